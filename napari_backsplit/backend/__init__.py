@@ -1,0 +1,11 @@
+"""The library: everything that works without a screen."""
+
+WORKER_ONLY = (
+    "napari_backsplit.backend.prediction.checkpoint",
+    "napari_backsplit.backend.prediction.predictor",
+    "napari_backsplit.backend.training.head_split",
+    "napari_backsplit.backend.training.losses",
+    "napari_backsplit.backend.training.nnunet",
+    "napari_backsplit.backend.training.trainer",
+)
+"""Modules that import torch or nnU-Net: loaded by a job's own process only."""

@@ -1,0 +1,1 @@
+"""Predictions against the reference: metrics, lesions, statistics, report."""

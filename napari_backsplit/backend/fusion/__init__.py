@@ -1,0 +1,1 @@
+"""Masks -> label map: priorities, overlaps, quality checks."""

@@ -1,0 +1,1 @@
+"""Seeds, models and files -> support masks."""

@@ -1,0 +1,1 @@
+"""Label maps -> model: run spec, nnU-Net dataset, trainer, losses, head split."""
