@@ -1,0 +1,356 @@
+"""A trained nnU-Net model on disk: what it is, what it expects, whether it is whole.
+
+The layout is nnU-Net's: ``<trainer>__<plans>__<configuration>/`` with plans.json, dataset.json
+and fold_*/checkpoint_*.pth. Reading it needs no torch.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import sha256
+from napari_backsplit.backend.prediction.archive import unpack_zip as unpack_zip
+from napari_backsplit.backend.prediction.trust import check_folder, check_trainer
+
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+OUR_KEY = "backsplit"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFolder:
+    """A checked model folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder that holds plans.json.
+    plans, dataset_json : dict
+        As read and checked (see `trust`).
+    configuration, trainer_name : str
+        What the checkpoints say they are.
+    checkpoints : dict of str to Path
+        Fold name ("0", "all") to its checkpoint file, in order.
+    """
+
+    path: Path
+    plans: dict[str, Any]
+    dataset_json: dict[str, Any]
+    configuration: str
+    trainer_name: str
+    checkpoints: dict[str, Path]
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        folds: Sequence[int | str] | None = None,
+        checkpoint: str | None = None,
+    ) -> ModelFolder:
+        """Open and check a model folder.
+
+        Parameters
+        ----------
+        path : Path
+            The model folder, one of its fold folders, or a folder that holds one model folder
+            (as nnU-Net's zip unpacks).
+        folds : sequence, optional
+            The folds to use; by default all but "all", or "all" where it is the only one.
+        checkpoint : str, optional
+            checkpoint_final.pth or checkpoint_best.pth; by default the first that every fold has.
+
+        Raises
+        ------
+        InputError
+            Plans, folds or checkpoints are missing or half written.
+        UntrustedModelError
+            The folder names something that is not nnU-Net's own.
+        """
+        folder = _model_root(path)
+        if path.name.startswith("fold_") and folds is None:
+            folds = [path.name.removeprefix("fold_")]
+        plans, dataset_json = check_folder(folder)
+        files = _checkpoints(folder, _folds(folder, folds), checkpoint)
+        for file in files.values():
+            check_complete(file)
+        said = _peek(next(iter(files.values())))
+        trainer = said.get("trainer_name") or folder.name.split("__")[0]
+        check_trainer(trainer)
+        configuration = _configuration(folder, plans, said.get("configuration"))
+        return cls(folder, plans, dataset_json, configuration, trainer, files)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What this package wrote about the model; empty for a foreign one."""
+        card = self.dataset_json.get(OUR_KEY) or self.plans.get(OUR_KEY)
+        return dict(card) if isinstance(card, dict) else {}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image channels, in the order the network takes them."""
+        names = self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
+        return tuple(str(names[key]) for key in sorted(names, key=int))
+
+    @property
+    def labels(self) -> dict[str, int | list[int]]:
+        """Label names to ids; a list of ids is a region."""
+        return dict(self.dataset_json["labels"])
+
+    @property
+    def regions(self) -> bool:
+        """Whether the network predicts overlapping regions rather than classes."""
+        return any(isinstance(label, list) and len(label) > 1 for label in self.labels.values())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the target labels: our card's, or every foreground label of a foreign model."""
+        names = [name for name, label in self.labels.items() if label != 0 and name != "ignore"]
+        card = self.card
+        if "targets" in card:
+            return tuple(name for name in card["targets"] if name in names)
+        return tuple(name for name in names if name not in card.get("supports", ()))
+
+    @property
+    def supports(self) -> tuple[str, ...]:
+        """Foreground labels that are no targets."""
+        foreground = [name for name, label in self.labels.items() if label != 0]
+        return tuple(n for n in foreground if n not in self.targets and n != "ignore")
+
+    @property
+    def classes(self) -> int:
+        """Number of heads of the network: labels with background, or regions without."""
+        named = [label for name, label in self.labels.items() if name != "ignore"]
+        if self.regions:
+            return sum(1 for label in named if label != 0)
+        return len({label if isinstance(label, int) else label[0] for label in named})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The entries of the configuration, with what it inherits."""
+        return _inherited(self.plans["configurations"], self.configuration)
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Spacing of the network's grid, mm, (z, y, x); (y, x) for a 2D model, () if unknown."""
+        return self._unplanned("spacing")
+
+    @property
+    def patch_vox(self) -> tuple[int, ...]:
+        """Patch the network takes, voxels, (z, y, x); (y, x) for a 2D model, () if unknown."""
+        return tuple(int(size) for size in self._unplanned("patch_size"))
+
+    def _unplanned(self, key: str) -> tuple[float, ...]:
+        values = tuple(self.settings.get(key, ()))
+        order = self.plans.get("transpose_backward", range(len(values)))
+        return tuple(values[axis] for axis in order) if len(order) == len(values) else values
+
+    @property
+    def normalisation(self) -> tuple[str, ...]:
+        """Normalisation scheme of each channel, as plans.json names it."""
+        return tuple(self.settings.get("normalization_schemes", ()))
+
+    def hashes(self) -> dict[str, str]:
+        """Return SHA-256 of plans, dataset and the used checkpoints, by path in the folder."""
+        files = [self.path / "plans.json", self.path / "dataset.json", *self.checkpoints.values()]
+        return {file.relative_to(self.path).as_posix(): sha256(file) for file in files}
+
+
+def _model_root(path: Path) -> Path:
+    if not path.is_dir():
+        problem = "is a file" if path.is_file() else "does not exist"
+        raise InputError(f"{path} {problem}.", "Choose a model folder; unpack a zip first.")
+    if (path / "plans.json").exists():
+        return path
+    if path.name.startswith("fold_") and (path.parent / "plans.json").exists():
+        return path.parent
+    found = sorted(
+        plans.parent for level in ("*", "*/*") for plans in path.glob(level + "/plans.json")
+    )
+    if len(found) > 1:
+        names = ", ".join(folder.relative_to(path).as_posix() for folder in found)
+        raise InputError(f"{path} holds {len(found)} models: {names}.", "Choose one of them.")
+    return found[0] if found else path
+
+
+def _folds(folder: Path, folds: Sequence[int | str] | None) -> list[str]:
+    present = sorted(f.name.removeprefix("fold_") for f in folder.glob("fold_*") if f.is_dir())
+    if not present:
+        raise InputError(
+            f"{folder} has no fold_ folder, so it holds no trained network.",
+            "Choose a finished training, or copy its fold folders too.",
+        )
+    if folds is None:
+        return [fold for fold in present if fold != "all"] or present
+    for fold in folds:
+        if str(fold) not in present:
+            raise InputError(
+                f"Fold {fold} is not in {folder}, which has {', '.join(present)}.",
+                "Choose among these folds.",
+            )
+    return [str(fold) for fold in folds]
+
+
+def _checkpoints(folder: Path, folds: Sequence[str], name: str | None) -> dict[str, Path]:
+    if not folds:
+        raise InputError("No fold was chosen.", "Choose at least one fold.")
+    for candidate in CHECKPOINTS if name is None else (name,):
+        files = {fold: folder / f"fold_{fold}" / candidate for fold in folds}
+        if all(file.is_file() for file in files.values()):
+            return files
+    wanted = name or " or ".join(CHECKPOINTS)
+    raise InputError(
+        f"{folder} has no {wanted} in fold {', '.join(folds)}.",
+        "Finish the training, or choose other folds or another checkpoint.",
+    )
+
+
+def check_complete(path: Path) -> None:
+    """Refuse a checkpoint that is missing, empty or cut short.
+
+    torch writes a zip whose directory comes last, so a file that was cut has none.
+
+    Raises
+    ------
+    InputError
+        The file is not whole.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.", "Check the path.")
+    remedy = "It was cut short while being written; copy it again or use another checkpoint."
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes).", remedy)
+    if not zipfile.is_zipfile(path) or _pickle_name(path) is None:
+        raise InputError(f"{path} is no whole checkpoint ({path.stat().st_size} bytes).", remedy)
+
+
+def _pickle_name(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    except zipfile.BadZipFile:
+        return None
+    return names[0] if len(names) == 1 else None
+
+
+def _peek(path: Path) -> dict[str, str]:
+    """Read trainer and configuration out of a checkpoint's pickle without executing it.
+
+    A hint only: whoever loads the checkpoint compares.
+    """
+    wanted: dict[str, str] = {}
+    key = None
+    for text in _strings(path):
+        if key is not None:
+            wanted.setdefault(key, text)
+        key = text if text in ("trainer_name", "configuration") else None
+    return wanted
+
+
+def _strings(path: Path) -> Iterable[str]:
+    """Yield the strings of a checkpoint's pickle in order, "" where another value stands."""
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(_pickle_name(path) or "")
+    try:
+        for opcode, value, _ in pickletools.genops(content):
+            if opcode.name not in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                yield str(value) if opcode.name == "BINUNICODE" else ""
+    except ValueError:
+        return
+
+
+def _configuration(folder: Path, plans: dict[str, Any], said: str | None) -> str:
+    known = list(plans["configurations"])
+    only = known[0] if len(known) == 1 else ""
+    for name in (said or "", folder.name.split("__")[-1], only):
+        if name in known:
+            _inherited(plans["configurations"], name)
+            return name
+    raise InputError(
+        f"{folder} does not say which of its configurations it is: {', '.join(known)}.",
+        "Give the folder nnU-Net's name, trainer__plans__configuration.",
+    )
+
+
+def _inherited(configurations: dict[str, Any], name: str) -> dict[str, Any]:
+    chain: list[str] = []
+    step: str | None = name
+    while step is not None:
+        if step in chain or step not in configurations:
+            raise InputError(
+                f"Configuration {name} inherits from {step}, which is missing or itself.",
+                "Restore plans.json.",
+            )
+        chain.append(step)
+        step = configurations[step].get("inherits_from")
+    merged: dict[str, Any] = {}
+    for step in reversed(chain):
+        merged |= configurations[step]
+    return merged
+
+
+_NORMALISATION_OF = {
+    "ct": "CTNormalization",
+    "nonorm": "NoNormalization",
+    "zscore": "ZScoreNormalization",
+    "rescale_to_0_1": "RescaleTo01Normalization",
+    "rgb_to_0_1": "RGBTo01Normalization",
+}
+
+
+def compatibility(
+    model: ModelFolder, *, channels: Sequence[str], spacing_mm: Sequence[float] | None = None
+) -> list[str]:
+    """Say which expectations of a model a data set does not meet, and what to do.
+
+    Parameters
+    ----------
+    model : ModelFolder
+        The model to be used.
+    channels : sequence of str
+        Modality of each channel as nnU-Net calls it ("CT", or anything else), in order.
+    spacing_mm : sequence of float, optional
+        Typical spacing of the images, mm, (z, y, x).
+
+    Returns
+    -------
+    list of str
+        One or two sentences each; empty when everything fits.
+    """
+    if len(channels) != len(model.channels):
+        return [
+            f"The model takes {len(model.channels)} channels ({', '.join(model.channels)}), the "
+            f"data have {len(channels)} ({', '.join(channels)}). Choose a model trained on these "
+            "channels."
+        ]
+    return _normalisation_notes(model, channels) + _spacing_notes(model, spacing_mm)
+
+
+def _normalisation_notes(model: ModelFolder, channels: Sequence[str]) -> list[str]:
+    notes = []
+    for channel, theirs, scheme in zip(channels, model.channels, model.normalisation, strict=False):
+        if _NORMALISATION_OF.get(channel.casefold(), "ZScoreNormalization") != scheme:
+            notes.append(
+                f"Channel {channel} would be normalised with {scheme}, as the model's channel "
+                f"{theirs} was. Check that both are the same kind of image, in the same unit."
+            )
+    return notes
+
+
+def _spacing_notes(model: ModelFolder, spacing_mm: Sequence[float] | None) -> list[str]:
+    theirs = model.spacing_mm
+    if spacing_mm is None or len(spacing_mm) != len(theirs):
+        return []
+    ratios = [ours / fine for ours, fine in zip(spacing_mm, theirs, strict=True)]
+    if min(ratios) >= 0.5 and max(ratios) <= 2:
+        return []
+    grids = (" x ".join(f"{value:.2g}" for value in grid) for grid in (spacing_mm, theirs))
+    return [
+        "The images' spacing of {} mm is more than twice or less than half the model's, {} mm "
+        "(z, y, x). They are resampled, but small lesions may be missed; prefer a model trained "
+        "on similar images.".format(*grids)
+    ]
