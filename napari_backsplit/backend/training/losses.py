@@ -1,0 +1,172 @@
+"""Dice + cross-entropy over label sets: one loss for fully and for partially labelled voxels.
+
+A voxel's code is either a class 0..K-1 or a set code K, K+1, ... that stands for "one of these
+classes" (a case without some supports: its remaining background is background *or* a missing
+support). The likelihood of a set is the sum of its members' probabilities (marginal loss; Shi et
+al. 2021, doi 10.1016/j.media.2021.101979), so no voxel is ever told a false "background". Without
+set codes the loss is nnU-Net's own Dice + cross-entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def membership_table(classes: int, label_sets: Sequence[Sequence[int]]) -> Tensor:
+    """Return which classes each code may stand for.
+
+    Parameters
+    ----------
+    classes : int
+        K, the number of classes with the background.
+    label_sets : sequence of sequences of int
+        The classes of code K, K + 1, ... in this order.
+
+    Returns
+    -------
+    Tensor
+        bool, (K + number of sets, K); row c < K holds c alone.
+
+    Raises
+    ------
+    ValueError
+        A set is empty or names a class outside 0..K-1.
+    """
+    table = torch.zeros(classes + len(label_sets), classes, dtype=torch.bool)
+    table[:classes] = torch.eye(classes, dtype=torch.bool)
+    for row, members in zip(table[classes:], label_sets, strict=True):
+        if not members or min(members) < 0 or max(members) >= classes:
+            raise ValueError(f"label set {list(members)} is not a set of classes 0..{classes - 1}")
+        row[list(members)] = True
+    return table
+
+
+def label_set_cross_entropy(logits: Tensor, codes: Tensor, table: Tensor) -> Tensor:
+    """Return the mean of -log p(set) over voxels.
+
+    -log p(S) = logsumexp(z) - logsumexp(z over S). With S = all but one class this is the binary
+    cross-entropy of that class; with one member it is the ordinary cross-entropy.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (b, K, ...), float.
+    codes : Tensor
+        (b, ...), integer codes.
+    table : Tensor
+        From `membership_table`.
+    """
+    classes = logits.shape[1]
+    partial = codes >= classes
+    if not bool(partial.any()):
+        return functional.cross_entropy(logits, codes.long())
+    flat = logits.movedim(1, -1)
+    certain = functional.cross_entropy(flat[~partial], codes[~partial].long(), reduction="sum")
+    among = flat[partial]
+    members = table[codes[partial].long()]
+    inside = among.masked_fill(~members, float("-inf")).logsumexp(-1)
+    return (certain + (among.logsumexp(-1) - inside).sum()) / codes.numel()
+
+
+class LabelSetDice(nn.Module):
+    """Soft Dice over the foreground classes, each where its membership is known.
+
+    A class is unknown in a voxel whose set holds it beside other classes. Targets are in no such
+    set, so they count everywhere. Equal to nnU-Net's MemoryEfficientSoftDiceLoss (do_bg=False)
+    when every voxel is fully labelled and `class_weights` is None.
+
+    Parameters
+    ----------
+    table : Tensor
+        From `membership_table`.
+    batch_dice : bool
+        Sum over the batch before the ratio, as nnU-Net's plans ask.
+    class_weights : sequence of float, optional
+        Weight of each foreground class 1..K-1 in the mean; None: the plain mean.
+    smooth : float
+        Added to numerator and denominator.
+    """
+
+    def __init__(
+        self,
+        table: Tensor,
+        batch_dice: bool,
+        class_weights: Sequence[float] | None = None,
+        smooth: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        classes = table.shape[1]
+        weights = torch.ones(classes - 1) if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("weights", weights / weights.sum(), persistent=False)
+        known = ~(table & (table.sum(1, keepdim=True) > 1))
+        self.register_buffer("known", known[:, 1:], persistent=False)
+        self.classes = classes
+        self.batch_dice = batch_dice
+        self.smooth = smooth
+
+    def forward(self, logits: Tensor, codes: Tensor) -> Tensor:
+        """Return minus the weighted mean Dice; shapes as in `label_set_cross_entropy`."""
+        space = tuple(range(2, logits.ndim))
+        prediction = logits.softmax(1)[:, 1:]
+        with torch.no_grad():
+            partial = codes >= self.classes
+            certain = codes.masked_fill(partial, 0).long()
+            reference = torch.zeros(logits.shape, device=logits.device)
+            reference = reference.scatter_(1, certain[:, None], 1)[:, 1:]
+            reference_sum = reference.sum(space)
+        if bool(partial.any()):
+            known = self.known[codes.long()].movedim(-1, 1)
+            prediction = prediction * known
+        intersection = (prediction * reference).sum(space, dtype=torch.float32)
+        prediction_sum = prediction.sum(space, dtype=torch.float32)
+        if self.batch_dice:
+            intersection, prediction_sum, reference_sum = (
+                total.sum(0) for total in (intersection, prediction_sum, reference_sum)
+            )
+        denominator = (reference_sum + prediction_sum + self.smooth).clamp_min(1e-8)
+        dice = (2 * intersection + self.smooth) / denominator
+        return -(dice * self.weights).sum(-1).mean()
+
+
+class LabelSetLoss(nn.Module):
+    """Dice + cross-entropy with weight 1 each, as nnU-Net's DC_and_CE_loss, over label sets."""
+
+    def __init__(
+        self, table: Tensor, batch_dice: bool, class_weights: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+        self.dice = LabelSetDice(table, batch_dice, class_weights)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss.
+
+        Parameters
+        ----------
+        logits : Tensor
+            (b, K, z, y, x) or (b, K, y, x).
+        target : Tensor
+            (b, 1, ...) codes, any integer or float dtype of whole numbers.
+        """
+        codes = target[:, 0].long()
+        return self.dice(logits, codes) + label_set_cross_entropy(logits, codes, self.table)
+
+
+def dice_weights(targets: int, supports: int, target_share: float | None) -> list[float] | None:
+    """Return the weight of each foreground class in the Dice term.
+
+    Parameters
+    ----------
+    targets, supports : int
+        How many classes of each kind; targets come first.
+    target_share : float or None
+        The targets' share of the term, 0..1; None: a plain mean over classes, as in nnU-Net and
+        the BackSplit paper, in which the targets' share falls to targets / (K - 1).
+    """
+    if target_share is None or not supports:
+        return None
+    return [target_share / targets] * targets + [(1 - target_share) / supports] * supports

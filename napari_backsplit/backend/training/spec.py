@@ -1,0 +1,129 @@
+"""What a plan set and a run are: frozen, typed, and all that is needed to repeat them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from napari_backsplit.backend.errors import InputError
+
+Arm = Literal["binary", "backsplit", "virtual", "virtual-set", "permuted", "blobs"]
+Configuration = Literal["2d", "3d_fullres", "3d_lowres"]
+Size = tuple[Annotated[int, Field(ge=8)], ...]
+
+WITH_SUPPORTS: tuple[Arm, ...] = ("backsplit", "permuted", "blobs")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanSpec(_Frozen):
+    """A plan set: spacing, normalisation, patch and network, made once and shared by all arms."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "own"
+    """Name of the plan set in the project."""
+    configuration: Configuration = "3d_fullres"
+    """nnU-Net's configuration."""
+    preset: Literal["default", "resenc-m", "resenc-l"] = "default"
+    """nnU-Net's planner: the plain U-Net, or the residual-encoder presets."""
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """GPU memory that the planner may fill, GB; None: the preset's own target."""
+    features: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Features per stage of a smaller plain U-Net, as (8, 16, 32); None: as planned."""
+    patch_size: Size | None = None
+    """Patch in voxels of the planned spacing, in nnU-Net's transposed axis order."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Patches in a batch; None: as planned. The BackSplit paper uses 2."""
+    spacing_mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Spacing to train at, mm, in the file's (z, y, x) order; None: nnU-Net's choice."""
+    baseline: str | None = None
+    """Model folder whose plans are adopted as they are, relative to the project."""
+    accept_unfit: bool = False
+    """Adopt the baseline although its channels, spacing or normalisation seem not to fit."""
+    folds: Annotated[int, Field(ge=2, le=10)] = 5
+    """Number of folds, split by patient."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that preprocess side by side."""
+
+
+class RunSpec(_Frozen):
+    """One training: an arm within a plan set, its budget and its settings."""
+
+    arm: Arm = "backsplit"
+    """Label map scheme."""
+    supports: tuple[str, ...] = ()
+    """Supports that the arm learns, in order of priority; empty: all of the project."""
+    plan_set: str = "own"
+    """Plan set that the run belongs to."""
+    fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
+    """Fold that is held out for the best checkpoint; "all" trains on every training case."""
+    epochs: Annotated[int, Field(ge=1)] = 1000
+    """Epochs of `iterations` batches."""
+    iterations: Annotated[int, Field(ge=1)] = 250
+    """Batches in an epoch."""
+    validation_iterations: Annotated[int, Field(ge=1)] = 50
+    """Batches that judge an epoch; the same patches after every epoch."""
+    initial_lr: Annotated[float, Field(gt=0)] = 1e-2
+    """Learning rate at the start; it decays as (1 - epoch / epochs) ** 0.9."""
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    """Weight decay of SGD (Nesterov momentum 0.99)."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Patches in a batch; None: as planned."""
+    patch_size: Size | None = None
+    """Patch in voxels; None: as planned."""
+    target_oversampling: Annotated[float, Field(ge=0, le=1)] = 0.33
+    """Share of each batch's patches, rounded up, that is centred on a target voxel."""
+    target_dice_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the Dice term that belongs to the targets; None: a mean over all classes."""
+    seed: int = 0
+    """Seed of weights, patches and augmentation (exactly repeatable on a CPU with 0 workers)."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that augment in the background."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of torch."""
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    """Where to train: cpu, mps, cuda or cuda:N."""
+    compile: bool = False
+    """Compile the network (CUDA only): pays for long trainings."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between two checkpoints."""
+    baseline: str | None = None
+    """Model folder to start from, relative to the project; None: from scratch."""
+    baseline_checkpoint: str = "checkpoint_final.pth"
+    """Checkpoint of the baseline."""
+    split_offset: float | None = None
+    """Bias offset of new supports in the head split; None: -5 - ln n."""
+    label_mapping: dict[str, str] = {}
+    """Label names of the baseline -> target names of the project."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RunSpec:
+        if len(set(self.supports)) != len(self.supports):
+            raise ValueError(f"supports {self.supports} name one structure twice")
+        return self
+
+    @property
+    def finetune(self) -> bool:
+        """Whether the run starts from a baseline."""
+        return self.baseline is not None
+
+
+FINETUNE: dict[str, float | int] = {"initial_lr": 1e-3, "epochs": 250}
+"""The paper's fine-tune (Sec. 4.6, App. J): a tenth of the learning rate, 250 epochs."""
+
+MANY_SUPPORTS = 3
+"""A fine-tune with more supports is warned of: with nine the paper saw no gain (App. J)."""
+
+
+def arm_name(arm: Arm, supports: tuple[str, ...]) -> str:
+    """Return the short name of an arm, unique for its supports: "binary", "backsplit-1f3a"."""
+    if arm not in WITH_SUPPORTS:
+        return arm
+    if not supports:
+        raise InputError(
+            f"The arm {arm} needs at least one support.", "Import or click a support first."
+        )
+    return f"{arm}-{hashlib.sha256(' '.join(supports).encode()).hexdigest()[:6]}"
