@@ -1,0 +1,88 @@
+"""Project folder: schema of targets and supports, cases, provenance, one writer at a time."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.project.importing import (
+        FoundCase,
+        ImportPlan,
+        ImportReport,
+        LabelMaps,
+        Masks,
+        Problem,
+        StructureFiles,
+        apply_plan,
+        import_folder,
+        import_label_maps,
+        import_multilabel,
+        import_structure_folder,
+        scan_folder,
+    )
+    from napari_backsplit.backend.project.nnunet_raw import (
+        dataset_structures,
+        import_nnunet_raw,
+        scan_nnunet_raw,
+    )
+    from napari_backsplit.backend.project.schema import (
+        FORMAT_VERSION,
+        OKABE_ITO,
+        Case,
+        Channel,
+        Image,
+        Provenance,
+        Schema,
+        Structure,
+        neutral_name,
+    )
+    from napari_backsplit.backend.project.store import Project
+
+_HOMES = {
+    "importing": (
+        "FoundCase ImportPlan ImportReport LabelMaps Masks Problem StructureFiles apply_plan "
+        "import_folder import_label_maps import_multilabel import_structure_folder scan_folder"
+    ),
+    "nnunet_raw": "dataset_structures import_nnunet_raw scan_nnunet_raw",
+    "schema": (
+        "FORMAT_VERSION OKABE_ITO Case Channel Image Provenance Schema Structure neutral_name"
+    ),
+    "store": "Project",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "FORMAT_VERSION",
+    "OKABE_ITO",
+    "Case",
+    "Channel",
+    "FoundCase",
+    "Image",
+    "ImportPlan",
+    "ImportReport",
+    "LabelMaps",
+    "Masks",
+    "Problem",
+    "Project",
+    "Provenance",
+    "Schema",
+    "Structure",
+    "StructureFiles",
+    "apply_plan",
+    "dataset_structures",
+    "import_folder",
+    "import_label_maps",
+    "import_multilabel",
+    "import_nnunet_raw",
+    "import_structure_folder",
+    "neutral_name",
+    "scan_folder",
+    "scan_nnunet_raw",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

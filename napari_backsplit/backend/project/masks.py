@@ -1,0 +1,163 @@
+"""Masks of a case on disk, each with its provenance beside it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_backsplit.backend.errors import GeometryError, InputError, ProjectError
+from napari_backsplit.backend.files import link_or_copy, read_json, sha256, write_json
+from napari_backsplit.backend.project.schema import (
+    Grid,
+    Provenance,
+    Review,
+    Schema,
+    explain,
+    today,
+)
+from napari_backsplit.backend.volume import Geometry, Volume, read_mask, resample, write_volume
+
+ENDING = ".nii.gz"
+
+
+def place_of(schema: Schema, case_folder: Path, structure: str) -> Path:
+    """Return where the mask of a structure belongs.
+
+    Raises
+    ------
+    ProjectError
+        The project has no such structure.
+    """
+    if structure in schema.support_names:
+        return case_folder / "supports" / f"{structure}{ENDING}"
+    if structure not in schema.target_names:
+        raise ProjectError(
+            f"The project has no structure {structure!r}.",
+            f"Its structures are {', '.join(s.name for s in schema.structures)}.",
+        )
+    if len(schema.targets) == 1:
+        return case_folder / f"target{ENDING}"
+    return case_folder / "targets" / f"{structure}{ENDING}"
+
+
+def read(path: Path, geometry: Geometry) -> NDArray[np.bool_]:
+    """Read a mask that lies on the case's grid: bool, (z, y, x)."""
+    array: NDArray[np.bool_] = read_mask(path, geometry).array
+    return array
+
+
+def fit(
+    volume: Volume, geometry: Geometry, what: str, allowed: bool
+) -> tuple[Volume, dict[str, Any] | None]:
+    """Bring a mask to the case's grid; say how if it was on another.
+
+    Raises
+    ------
+    GeometryError
+        It is on another grid and resampling is not allowed.
+    """
+    mask = volume.with_array(volume.array != 0)
+    difference = geometry.difference(mask.geometry)
+    if difference is None:
+        return Volume(mask.array, geometry, mask.notes), None
+    if not allowed:
+        raise GeometryError(
+            f"{what} is not on the grid of the image. {difference} "
+            f"Image: {geometry}; mask: {mask.geometry}.",
+            "Choose to resample it, or give a mask on the image's grid.",
+        )
+    before = Grid.of(mask.geometry).model_dump(mode="json")
+    return resample(mask, geometry, "nearest"), {"from": before, "method": "nearest"}
+
+
+def provenance_of(
+    given: Mapping[str, Any] | Provenance,
+    volume: Volume,
+    resampled: dict[str, Any] | None,
+    what: str,
+) -> Provenance:
+    """Complete a provenance with who, when and what was done to the mask.
+
+    Raises
+    ------
+    InputError
+        A key does not fit, or a text in it is a path.
+    """
+    values = given.model_dump() if isinstance(given, Provenance) else dict(given)
+    values["who"] = values.get("who") or _login()
+    values["when"] = values.get("when") or today()
+    values["notes"] = (*values.get("notes", ()), *volume.notes)
+    if resampled:
+        values["resampled"] = resampled
+    values["voxels"] = int(np.count_nonzero(volume.array))
+    try:
+        return Provenance(**values)
+    except ValidationError as error:
+        raise InputError(f"{what}: {explain(error)}.", "Correct its provenance.") from error
+
+
+def replace(path: Path, volume: Volume, record: Provenance, trash: Path) -> None:
+    """Write a mask and its provenance; keep the mask that was there."""
+    keep(path, trash)
+    write_volume(volume, path)
+    write_json(beside(path), {**record.model_dump(mode="json"), "sha256": sha256(path)})
+
+
+def keep(path: Path, trash: Path) -> None:
+    """Give a mask and its provenance a second name in the trash folder, if there is one."""
+    if not path.exists():
+        return
+    stem = path.name.removesuffix(ENDING)
+    trash.mkdir(parents=True, exist_ok=True)
+    number = next(n for n in count(1) if not (trash / f"{stem}-{n}{ENDING}").exists())
+    link_or_copy(path, trash / f"{stem}-{number}{ENDING}")
+    if beside(path).exists():
+        link_or_copy(beside(path), trash / f"{stem}-{number}.json")
+
+
+def beside(path: Path) -> Path:
+    """Return the provenance file of a mask."""
+    return path.with_name(path.name.removesuffix(ENDING) + ".json")
+
+
+def read_provenance(path: Path) -> Provenance:
+    """Read the provenance of a mask; one that was put there by hand has an empty one."""
+    if not beside(path).exists():
+        return Provenance()
+    try:
+        return Provenance.model_validate(read_json(beside(path)))
+    except ValidationError as error:
+        raise ProjectError(
+            f"The provenance of {path.parent.name}/{path.name} does not fit: {explain(error)}.",
+            "Restore the file.",
+        ) from error
+
+
+def write_review(path: Path, review: Review, who: str) -> None:
+    """Change the review state of a mask."""
+    values = read_provenance(path).model_dump(mode="json")
+    change = {"review": review, "reviewed_by": who or _login(), "reviewed_when": today()}
+    write_json(beside(path), Provenance(**{**values, **change}).model_dump(mode="json"))
+
+
+def voxels(path: Path) -> int:
+    """Return the number of voxels of a mask; read from its provenance where that is current."""
+    kept = read_json(beside(path)) if beside(path).exists() else {}
+    if isinstance(kept.get("voxels"), int) and kept.get("sha256") == sha256(path):
+        return int(kept["voxels"])
+    return int(np.count_nonzero(read_mask(path).array))
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else ""

@@ -1,0 +1,194 @@
+"""Reading a project: cases, images, masks, splits. It takes no lock and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_backsplit.backend.errors import ProjectError
+from napari_backsplit.backend.files import read_json, sha256
+from napari_backsplit.backend.geometry import Geometry
+from napari_backsplit.backend.project import masks as maskery
+from napari_backsplit.backend.project import splits
+from napari_backsplit.backend.project.private import read_private
+from napari_backsplit.backend.project.schema import Case, Image, Provenance, Schema, parse
+
+FILE = "project.json"
+
+
+class ProjectReader:
+    """What can be asked of a project folder.
+
+    Attributes
+    ----------
+    folder : Path
+    changed : Signal
+        Emits the id of the case that changed, "" for the project as a whole. It is emitted
+        in the thread that made the change.
+    """
+
+    changed = Signal(str)
+
+    def __init__(self, folder: Path, schema: Schema) -> None:
+        self.folder = folder
+        self._schema = schema
+
+    @property
+    def schema(self) -> Schema:
+        """The present content of project.json, frozen."""
+        return self._schema
+
+    def reload(self) -> None:
+        """Read project.json again: a reader's way to see what the writer did."""
+        self._schema, _ = read_schema(self.folder)
+        self.changed.emit("")
+
+    def case(self, case: str) -> Case:
+        """Return a case.
+
+        Raises
+        ------
+        ProjectError
+            There is no such case.
+        """
+        if case not in self._schema.cases:
+            raise ProjectError(f"There is no case {case!r}.", "Choose one of the project's cases.")
+        return self._schema.cases[case]
+
+    def case_ids(self) -> tuple[str, ...]:
+        """Return the ids of all cases."""
+        return tuple(self._schema.cases)
+
+    def training_cases(self) -> tuple[str, ...]:
+        """Return the cases to train on: not reserved, with a reference and every channel."""
+        return tuple(
+            case
+            for case, value in self._schema.cases.items()
+            if not value.test and not self.problems(case)
+        )
+
+    def test_cases(self) -> tuple[str, ...]:
+        """Return the cases that are reserved for the test."""
+        return tuple(case for case, value in self._schema.cases.items() if value.test)
+
+    def problems(self, case: str) -> tuple[str, ...]:
+        """Say what keeps a case from being trained on, () if nothing does."""
+        lacking = [f"lacks the channel {name}" for name in self.case(case).missing_channels]
+        unmarked = [
+            f"has no mask of {name}"
+            for name in self._schema.target_names
+            if self.mask_path(case, name) is None
+        ]
+        return (*lacking, *unmarked)
+
+    def geometry(self, case: str) -> Geometry:
+        """Return the grid of a case; no file is read."""
+        return self.case(case).grid.geometry()
+
+    def image_paths(self, case: str) -> list[Path]:
+        """Return the images of a case in the order of the channels.
+
+        Raises
+        ------
+        ProjectError
+            A channel is missing.
+        """
+        value = self.case(case)
+        if value.missing_channels:
+            raise ProjectError(
+                f"{case} lacks the channel {', '.join(value.missing_channels)}.",
+                "Leave the case out, or import it with all channels.",
+            )
+        return [self.folder / value.images[name].file for name in self._schema.channel_names]
+
+    def mask_path(self, case: str, structure: str) -> Path | None:
+        """Return the mask of a structure, None if the case has none."""
+        path = self._mask_file(case, structure)
+        return path if path.exists() else None
+
+    def masks(self, case: str) -> dict[str, NDArray[np.bool_]]:
+        """Read every mask of a case: structure -> bool, (z, y, x), on the case's grid."""
+        paths = {s.name: self.mask_path(case, s.name) for s in self._schema.structures}
+        geometry = self.geometry(case)
+        return {name: maskery.read(path, geometry) for name, path in paths.items() if path}
+
+    def missing_supports(self, case: str) -> tuple[str, ...]:
+        """Return the supports that a case has no mask of; an empty mask is not missing."""
+        return tuple(s for s in self._schema.support_names if self.mask_path(case, s) is None)
+
+    def provenance(self, case: str, structure: str) -> Provenance | None:
+        """Return where a mask comes from, None if there is no mask."""
+        path = self.mask_path(case, structure)
+        return None if path is None else maskery.read_provenance(path)
+
+    def has_lesion(self, case: str) -> bool:
+        """Tell whether any target mask of a case has a voxel; False if there is no mask."""
+        paths = (self.mask_path(case, name) for name in self._schema.target_names)
+        return any(maskery.voxels(path) > 0 for path in paths if path)
+
+    def find_case(self, name: str) -> str | None:
+        """Return the case with this id or, as private.json knows it, this original name."""
+        return name if name in self._schema.cases else read_private(self.folder).case_id(name)
+
+    def verify_images(self, cases: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Return the cases whose images are gone or no longer have the kept SHA-256."""
+        chosen = self.case_ids() if cases is None else cases
+        return tuple(
+            case
+            for case in chosen
+            if not all(self._unchanged(i) for i in self.case(case).images.values())
+        )
+
+    def _unchanged(self, image: Image) -> bool:
+        path = self.folder / image.file
+        return path.exists() and path.stat().st_size == image.size and sha256(path) == image.sha256
+
+    def _mask_file(self, case: str, structure: str) -> Path:
+        return maskery.place_of(self._schema, self.folder / "cases" / self.case(case).id, structure)
+
+    def splits(self, folds: int = 5) -> list[dict[str, list[str]]]:
+        """Split the training cases by patient: [{"train": case ids, "val": case ids}, ...].
+
+        The same schema always gives the same splits. Patients with and without lesions are
+        spread evenly; a test case is in none.
+
+        Raises
+        ------
+        ProjectError
+            There are fewer patients than folds.
+        """
+        cases = [(case, self.case(case).patient) for case in self.training_cases()]
+        return splits.as_splits(self._folds(folds), cases, folds)
+
+    def _folds(self, folds: int) -> dict[str, int]:
+        kept = self._schema.folds
+        same = kept if max(kept.values(), default=-1) + 1 == folds else {}
+        kinds = self._lesion_by_patient(self.training_cases())
+        return splits.assign_folds(kinds, folds, self._schema.seed, same)
+
+    def _complete(self) -> tuple[str, ...]:
+        return tuple(case for case in self.case_ids() if not self.problems(case))
+
+    def _lesion_by_patient(self, cases: Sequence[str]) -> dict[str, bool]:
+        result: dict[str, bool] = {}
+        for case in cases:
+            patient = self.case(case).patient
+            result[patient] = result.get(patient, False) or self.has_lesion(case)
+        return result
+
+
+def read_schema(folder: Path) -> tuple[Schema, int]:
+    """Read project.json; return the schema and the format it came in.
+
+    Raises
+    ------
+    ProjectError
+        There is none, its format is newer, or it does not fit.
+    """
+    if not (folder / FILE).is_file():
+        raise ProjectError(f"{folder} is no project.", f"Choose a folder with a {FILE}.")
+    return parse(read_json(folder / FILE))

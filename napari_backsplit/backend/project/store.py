@@ -1,0 +1,389 @@
+"""The project folder: one writer, every file replaced whole, original names kept apart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.files import link_or_copy, write_json
+from napari_backsplit.backend.project import masks as maskery
+from napari_backsplit.backend.project import splits
+from napari_backsplit.backend.project.cases import Request, added
+from napari_backsplit.backend.project.lock import WriterLock
+from napari_backsplit.backend.project.private import Private, read_private, write_private
+from napari_backsplit.backend.project.reader import FILE, ProjectReader, read_schema
+from napari_backsplit.backend.project.schema import (
+    Case,
+    Channel,
+    Provenance,
+    Review,
+    Schema,
+    Structure,
+    checked,
+    coloured,
+)
+from napari_backsplit.backend.volume import Volume
+
+_REFUSED = "The test set has been used by a training."
+
+
+class Project(ProjectReader):
+    """An open project: a context manager that holds the writer's lock until it is closed.
+
+    Attributes
+    ----------
+    notice : str
+        Why it is open to read only, "" otherwise.
+    """
+
+    def __init__(
+        self, folder: Path, schema: Schema, lock: WriterLock | None, notice: str = ""
+    ) -> None:
+        super().__init__(folder, schema)
+        self.notice = notice
+        self._lock = lock
+        self._turn = threading.RLock()
+
+    # ------------------------------------------------------------------ open and close
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path | str,
+        name: str,
+        channels: Sequence[Channel | str],
+        targets: Sequence[Structure | str],
+        supports: Sequence[Structure | str] = (),
+        *,
+        seed: int = 0,
+    ) -> Project:
+        """Make a project in a new or empty folder and open it.
+
+        Bare names of structures get the next colours of Okabe and Ito. A channel "CT" is
+        normalised as CT, any other name as nnU-Net's default.
+
+        Raises
+        ------
+        InputError
+            A name is empty, used twice or has other characters than a-z 0-9 _ -.
+        ProjectError
+            The folder is not empty or cannot be written.
+        """
+        folder = Path(folder).resolve()
+        structures = coloured([*targets, *supports])
+        schema = checked(
+            Schema,
+            "The project",
+            name=name,
+            channels=[Channel(name=c) if isinstance(c, str) else c for c in channels],
+            targets=structures[: len(targets)],
+            supports=structures[len(targets) :],
+            seed=seed,
+        )
+        with _disk(f"The project folder {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise ProjectError(f"{folder} is not empty.", "Choose a new folder.")
+            project = cls(folder, schema, WriterLock(folder))
+        with project._writing("the project"):
+            write_private(folder, Private())
+            project._save(schema)
+        return project
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, *, read_only: bool = False, fall_back: bool = False
+    ) -> Project:
+        """Open a project, to write unless told otherwise.
+
+        Parameters
+        ----------
+        read_only : bool
+            Take no lock, write nothing.
+        fall_back : bool
+            Where another process holds the project, open it to read only; `notice` says who.
+
+        Raises
+        ------
+        ProjectError
+            It is no project, its format is newer, it is held by another process (the text
+            says which one, where and since when) or the folder cannot be written.
+        """
+        folder = Path(folder).resolve()
+        schema, _ = read_schema(folder)
+        if read_only:
+            return cls(folder, schema, None, "The project was opened to read only.")
+        try:
+            with _disk(f"The project folder {folder}"):
+                lock = WriterLock(folder)
+        except ProjectError as error:
+            if fall_back:
+                return cls(folder, schema, None, f"{error.problem} It is open here to read only.")
+            raise
+        return cls._writer(folder, lock)
+
+    @classmethod
+    def _writer(cls, folder: Path, lock: WriterLock) -> Project:
+        """Read again under the lock, and migrate."""
+        try:
+            schema, version = read_schema(folder)
+            project = cls(folder, schema, lock)
+            if version != schema.format_version:
+                with project._writing("the migrated project"):
+                    _keep_copy(folder / FILE, version)
+                    project._save(schema)
+        except BaseException:
+            lock.release()
+            raise
+        return project
+
+    def close(self) -> None:
+        """Let another writer in. Closing twice is no error."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+            self.notice = "The project is closed."
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def read_only(self) -> bool:
+        """True where nothing can be written."""
+        return self._lock is None
+
+    # ------------------------------------------------------------------ cases
+
+    def add_case(
+        self,
+        images: Mapping[str, Path | str],
+        *,
+        name: str = "",
+        patient: str = "",
+        test: bool = False,
+        resample: bool = False,
+    ) -> Case:
+        """Add a case under a neutral id and link its images to neutral names.
+
+        Parameters
+        ----------
+        images : mapping
+            Channel name -> file or DICOM series folder. A channel may be missing.
+        name, patient : str
+            As the user calls them; kept in private.json only. A case without a name has its
+            first path; a case without a patient is a patient of its own.
+        test : bool
+            Reserve it; the cases of a patient always stay together.
+        resample : bool
+            Bring channels on other grids to that of the first, and note it.
+
+        Raises
+        ------
+        InputError
+            An image cannot be read, has NaN or infinite voxels, or channels' grids differ.
+        ProjectError
+            The case, or an image of it, is in the project already.
+        """
+        paths = {channel: Path(path) for channel, path in images.items()}
+        request = Request(paths, name, patient, test, resample)
+        with self._writing("the case"):
+            private = read_private(self.folder)
+            with added(self.folder, self._schema, private, request) as (schema, grown, case):
+                write_private(self.folder, grown)
+                self._save(schema, case.id)
+        return case
+
+    # ------------------------------------------------------------------ masks
+
+    def set_mask(
+        self,
+        case: str,
+        structure: str,
+        volume: Volume,
+        provenance: Mapping[str, Any] | Provenance,
+        *,
+        replace: bool = False,
+        resample: bool = False,
+        source: Path | None = None,
+    ) -> Path:
+        """Write the mask of a structure and, beside it, where it comes from.
+
+        Parameters
+        ----------
+        volume : Volume
+            Nonzero is the structure. All zero is a mask too: the structure is known not to
+            be there.
+        provenance : mapping
+            Keys of `Provenance`, and any more; never a path. `who`, `when` and the review
+            state are filled in.
+        replace : bool
+            Replace a mask; the old one is kept in the case's ``trash``.
+        resample : bool
+            Bring a mask on another grid to the case's (nearest neighbour), and record it.
+        source : Path, optional
+            The file it was read from; kept in private.json only.
+
+        Raises
+        ------
+        GeometryError
+            The mask is on another grid and `resample` is False.
+        ProjectError
+            There is a mask and `replace` is False.
+        """
+        path = self._mask_file(case, structure)
+        what = f"The mask of {structure} for {case}"
+        with self._writing(f"{structure} of {case}"):
+            if path.exists() and not replace:
+                raise ProjectError(f"{case} has a mask of {structure} already.", "Replace it.")
+            fitted, resampled = maskery.fit(volume, self.geometry(case), what, resample)
+            record = maskery.provenance_of(provenance, fitted, resampled, what)
+            if source is not None:
+                origins = read_private(self.folder)
+                write_private(self.folder, origins.with_mask(case, structure, source.resolve()))
+            maskery.replace(path, fitted, record, self.folder / "cases" / case / "trash")
+        self.changed.emit(case)
+        return path
+
+    def set_review(self, case: str, structure: str, review: Review, who: str = "") -> None:
+        """Record that a person accepted or rejected a mask.
+
+        Raises
+        ------
+        ProjectError
+            The case has no mask of the structure.
+        """
+        path = self.mask_path(case, structure)
+        if path is None:
+            raise ProjectError(f"{case} has no mask of {structure}.", "Make one first.")
+        with self._writing(f"the review of {case}"):
+            maskery.write_review(path, review, who)
+        self.changed.emit(case)
+
+    def set_supports(self, supports: Sequence[Structure | str]) -> None:
+        """Set the supports, the one with the highest priority first.
+
+        Raises
+        ------
+        ProjectError
+            A support that has masks would be dropped.
+        """
+        known = {support.name: support for support in self._schema.supports}
+        named = [known.get(s, s) if isinstance(s, str) else s for s in supports]
+        taken = [target.colour for target in self._schema.targets]
+        chosen = coloured(named, taken)
+        for name in known.keys() - {support.name for support in chosen}:
+            users = [case for case in self.case_ids() if self.mask_path(case, name)]
+            if users:
+                raise ProjectError(
+                    f"{name} has masks in {len(users)} cases, such as {users[0]}.",
+                    "Keep the support; a training may leave it out.",
+                )
+        with self._writing("the supports"):
+            values = {**dict(self._schema), "supports": chosen}
+            self._save(checked(Schema, "The supports", **values))
+
+    # ------------------------------------------------------------------ test set and splits
+
+    def reserve_test(
+        self,
+        fraction: float | None = None,
+        *,
+        count: int | None = None,
+        ids: Sequence[str] | None = None,
+        seed: int | None = None,
+        force: bool = False,
+    ) -> tuple[str, ...]:
+        """Reserve patients for the test, in place of those reserved before.
+
+        Exactly one of `fraction` (of the patients with a reference), `count` (of patients)
+        and `ids` (of cases; their patients' other cases come along) is given.
+
+        Returns
+        -------
+        tuple of str
+            The reserved cases.
+
+        Raises
+        ------
+        ProjectError
+            A training has used the test set and `force` is False, or nothing would be left.
+        """
+        if sum(option is not None for option in (fraction, count, ids)) != 1:
+            raise InputError("Give one of fraction, count and ids.")
+        kinds = self._lesion_by_patient(self._complete())
+        if ids is not None:
+            chosen = {self.case(case).patient for case in ids}
+        else:
+            wanted = count if count is not None else max(1, round((fraction or 0) * len(kinds)))
+            seed = self._schema.seed if seed is None else seed
+            chosen = splits.draw_patients(kinds, wanted, seed)
+        if kinds and not kinds.keys() - chosen:
+            raise ProjectError("No patient would be left to train on.", "Reserve fewer.")
+        cases = {
+            name: case.model_copy(update={"test": case.patient in chosen})
+            for name, case in self._schema.cases.items()
+        }
+        if self._schema.frozen_test and not force and cases != self._schema.cases:
+            raise ProjectError(_REFUSED, "Keep it, or say that you want to change it all the same.")
+        with self._writing("the test set"):
+            self._save(self._schema.model_copy(update={"cases": cases}))
+        return self.test_cases()
+
+    def freeze_test(self, folds: int | None = None) -> None:
+        """Mark the test set as used by a training and, with `folds`, keep the splits.
+
+        Kept splits only grow: new patients are dealt to the smallest folds.
+        """
+        with self._writing("the splits"):
+            update: dict[str, Any] = {"frozen_test": True}
+            if folds is not None:
+                update["folds"] = self._folds(folds)
+            self._save(self._schema.model_copy(update=update))
+
+    # ------------------------------------------------------------------ write
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Take the writer's turn; turn a full or read-only disk into a ProjectError."""
+        if self._lock is None:
+            raise ProjectError(f"{self.notice} So {what} cannot be written.", "Open it to write.")
+        with self._turn, _disk(what):
+            yield
+
+    def _save(self, schema: Schema, case: str = "") -> None:
+        write_json(self.folder / FILE, schema.model_dump(mode="json"))
+        self._schema = schema
+        self.changed.emit(case)
+
+
+@contextmanager
+def _disk(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ProjectError(
+            f"{what} cannot be written: {error.strerror or type(error).__name__}.",
+            "Check the rights on the folder and the space on the disk.",
+        ) from error
+
+
+def _keep_copy(path: Path, version: int) -> None:
+    names = (path.with_name(f"project.v{version}{end}.json") for end in ("", *_numbers()))
+    link_or_copy(path, next(name for name in names if not name.exists()))
+
+
+def _numbers() -> Iterator[str]:
+    return (f"-{number}" for number in range(2, 1000))
