@@ -1,0 +1,124 @@
+"""The sample on disk: files, and a project that is ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_backsplit.backend.files import write_json, write_text
+from napari_backsplit.backend.phantom.drawing import draw
+from napari_backsplit.backend.phantom.spec import LESION, NOTE, STRUCTURES, Phantom, PhantomSpec
+from napari_backsplit.backend.volume import write_volume
+
+SUPPORTS: dict[str, tuple[str, ...]] = {
+    "kidney": ("kidney",),
+    "liver": ("liver",),
+    "bowel": ("bowel", "gallbladder"),
+}
+"""The sample project's supports, in order of priority: name -> structures fused under it."""
+
+README = f"""# SYNTHETIC abdominal CT
+
+{NOTE} Not for any medical use.
+
+- `images/<case>.nii.gz`: CT in Hounsfield units.
+- `masks/<structure>/<case>.nii.gz`: one mask for each structure; `lesion` holds the renal cysts,
+  and `kidney` includes them. About a third of the cases have no lesion.
+- `labels/<case>.nii.gz`: the same as one label map; the ids are in `sample.json`.
+- `sample.json`: which cases are for training and which for testing, and every lesion.
+
+Cysts of the liver and spleen, the gallbladder and fluid in the bowel look like the lesions and are
+none. Renal sinus fat is left out.
+"""
+
+
+@dataclass(frozen=True)
+class SampleCase:
+    """One case of the sample: its name, whether it is held out, and how it is drawn."""
+
+    name: str
+    test: bool
+    seed: tuple[int, int]
+    spec: PhantomSpec
+
+    def draw(self) -> Phantom:
+        """Draw the case."""
+        return draw(self.seed, self.spec)
+
+
+def sample_cases(
+    seed: int, train: int = 16, test: int = 24, spec: PhantomSpec | None = None
+) -> tuple[SampleCase, ...]:
+    """Return the cases of a sample: training first, a third of each part without a lesion.
+
+    A part of two cases or more has both kinds.
+    """
+    spec = spec or PhantomSpec()
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
+    free = [*_third(train, rng), *_third(test, rng)]
+    return tuple(
+        SampleCase(
+            f"synthetic_{i + 1:03d}", i >= train, (seed, i), replace(spec, lesion_free=float(f))
+        )
+        for i, f in enumerate(free)
+    )
+
+
+def _third(count: int, rng: np.random.Generator) -> list[bool]:
+    """Mark a third of `count` cases, at least one of two."""
+    chosen = max(round(count / 3), int(count > 1))
+    return [bool(v) for v in rng.permutation(np.arange(count) < chosen)]
+
+
+def write_sample(
+    folder: Path, seed: int, train: int = 16, test: int = 24, spec: PhantomSpec | None = None
+) -> tuple[SampleCase, ...]:
+    """Write a sample: images, masks, label maps and a README that says it is synthetic.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if missing; files in it are replaced.
+    seed, train, test, spec
+        As for `sample_cases`.
+    """
+    cases = sample_cases(seed, train, test, spec)
+    write_text(folder / "README.md", README)
+    lesions = {case.name: _write_case(folder, case) for case in cases}
+    write_json(folder / "sample.json", _description(seed, cases, lesions))
+    return cases
+
+
+def _write_case(folder: Path, case: SampleCase) -> list[dict[str, Any]]:
+    """Write one case and return its lesions."""
+    phantom = case.draw()
+    file = f"{case.name}.nii.gz"
+    write_volume(phantom.image, folder / "images" / file)
+    label_map = np.zeros(case.spec.shape, np.uint8)
+    for label, name in reversed(list(enumerate(_label_names(), start=1))):
+        mask = phantom.masks[name]
+        write_volume(phantom.image.with_array(mask), folder / "masks" / name / file)
+        label_map[mask] = label
+    write_volume(phantom.image.with_array(label_map), folder / "labels" / file)
+    return [{"center_vox": c.center_vox, "radii_mm": c.radii_mm} for c in phantom.lesions]
+
+
+def _label_names() -> tuple[str, ...]:
+    return (LESION, *STRUCTURES[1:])
+
+
+def _description(
+    seed: int, cases: Sequence[SampleCase], lesions: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "note": NOTE,
+        "seed": seed,
+        "labels": {"background": 0} | {n: i for i, n in enumerate(_label_names(), start=1)},
+        "train": [case.name for case in cases if not case.test],
+        "test": [case.name for case in cases if case.test],
+        "lesions": dict(lesions),
+    }
