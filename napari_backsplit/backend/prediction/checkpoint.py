@@ -6,6 +6,7 @@ Worker-only: imports torch.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,22 @@ def load_checkpoint(path: Path, *, state: bool = True) -> dict[str, Any]:
         Loading it would have to run code; the error names what it asks for.
     """
     check_complete(path)
+    _check_undamaged(path)
     checkpoint = _checked(path, _load(path))
     if not state:
         return {key: value for key, value in checkpoint.items() if key not in _STATE}
     return checkpoint
+
+
+def _check_undamaged(path: Path) -> None:
+    """Compare the checksums in the file, which torch itself does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise InputError(f"{path.name} is damaged ({damaged}).", "Copy it again.")
 
 
 def _load(path: Path) -> object:

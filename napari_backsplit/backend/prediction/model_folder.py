@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.prediction.archive import unpack_zip as unpack_zip
+from napari_backsplit.backend.prediction.compatibility import compatibility as compatibility
 from napari_backsplit.backend.prediction.trust import check_folder, check_trainer
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -124,10 +125,60 @@ class ModelFolder:
     @property
     def classes(self) -> int:
         """Number of heads of the network: labels with background, or regions without."""
-        named = [label for name, label in self.labels.items() if name != "ignore"]
+        return len(self._heads()) if self.regions else len(self._ids())
+
+    def head(self, name: str) -> int:
+        """Return the channel of the network's output that belongs to a label.
+
+        Raises
+        ------
+        InputError
+            The model has no such label.
+        """
+        return self._heads().index(self._known(name))
+
+    def values(self, name: str) -> tuple[int, ...]:
+        """Return the values by which nnU-Net's label map marks a label or region.
+
+        nnU-Net writes the position of a class among the sorted ids; that is the id itself
+        when ids have no gaps.
+
+        Raises
+        ------
+        InputError
+            The model has no such label.
+        """
+        label = self.labels[self._known(name)]
         if self.regions:
-            return sum(1 for label in named if label != 0)
-        return len({label if isinstance(label, int) else label[0] for label in named})
+            return tuple(label) if isinstance(label, list) else (label,)
+        return (self._ids().index(_single(label)),)
+
+    def value(self, name: str) -> int:
+        """Return the value that nnU-Net writes where it finds a label or region.
+
+        Raises
+        ------
+        InputError
+            The model has no such label.
+        """
+        if self.regions and self.labels[self._known(name)] != 0:
+            return int(self.dataset_json["regions_class_order"][self.head(name)])
+        return self.values(name)[0]
+
+    def _known(self, name: str) -> str:
+        if name not in self.labels or name == "ignore":
+            known = ", ".join(label for label in self.labels if label != "ignore")
+            raise InputError(f"The model has no label {name!r}.", f"Choose from: {known}.")
+        return name
+
+    def _heads(self) -> list[str]:
+        names = [name for name in self.labels if name != "ignore"]
+        if self.regions:
+            return [name for name in names if self.labels[name] != 0]
+        return sorted(names, key=lambda name: _single(self.labels[name]))
+
+    def _ids(self) -> list[int]:
+        return sorted({_single(label) for name, label in self.labels.items() if name != "ignore"})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -158,6 +209,10 @@ class ModelFolder:
         """Return SHA-256 of plans, dataset and the used checkpoints, by path in the folder."""
         files = [self.path / "plans.json", self.path / "dataset.json", *self.checkpoints.values()]
         return {file.relative_to(self.path).as_posix(): sha256(file) for file in files}
+
+
+def _single(label: int | list[int]) -> int:
+    return label if isinstance(label, int) else label[0]
 
 
 def _model_root(path: Path) -> Path:
@@ -251,14 +306,19 @@ def _peek(path: Path) -> dict[str, str]:
     return wanted
 
 
-def _strings(path: Path) -> Iterable[str]:
+def _strings(path: Path) -> Iterator[str]:
     """Yield the strings of a checkpoint's pickle in order, "" where another value stands."""
     with zipfile.ZipFile(path) as archive:
         content = archive.read(_pickle_name(path) or "")
+    memo: dict[int, str] = {}
+    text = ""
     try:
         for opcode, value, _ in pickletools.genops(content):
-            if opcode.name not in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                yield str(value) if opcode.name == "BINUNICODE" else ""
+            if opcode.name in ("BINPUT", "LONG_BINPUT"):
+                memo[int(value or 0)] = text
+                continue
+            text = str(value) if opcode.name == "BINUNICODE" else ""
+            yield memo.get(int(value or 0), "") if "BINGET" in opcode.name else text
     except ValueError:
         return
 
@@ -291,66 +351,3 @@ def _inherited(configurations: dict[str, Any], name: str) -> dict[str, Any]:
     for step in reversed(chain):
         merged |= configurations[step]
     return merged
-
-
-_NORMALISATION_OF = {
-    "ct": "CTNormalization",
-    "nonorm": "NoNormalization",
-    "zscore": "ZScoreNormalization",
-    "rescale_to_0_1": "RescaleTo01Normalization",
-    "rgb_to_0_1": "RGBTo01Normalization",
-}
-
-
-def compatibility(
-    model: ModelFolder, *, channels: Sequence[str], spacing_mm: Sequence[float] | None = None
-) -> list[str]:
-    """Say which expectations of a model a data set does not meet, and what to do.
-
-    Parameters
-    ----------
-    model : ModelFolder
-        The model to be used.
-    channels : sequence of str
-        Modality of each channel as nnU-Net calls it ("CT", or anything else), in order.
-    spacing_mm : sequence of float, optional
-        Typical spacing of the images, mm, (z, y, x).
-
-    Returns
-    -------
-    list of str
-        One or two sentences each; empty when everything fits.
-    """
-    if len(channels) != len(model.channels):
-        return [
-            f"The model takes {len(model.channels)} channels ({', '.join(model.channels)}), the "
-            f"data have {len(channels)} ({', '.join(channels)}). Choose a model trained on these "
-            "channels."
-        ]
-    return _normalisation_notes(model, channels) + _spacing_notes(model, spacing_mm)
-
-
-def _normalisation_notes(model: ModelFolder, channels: Sequence[str]) -> list[str]:
-    notes = []
-    for channel, theirs, scheme in zip(channels, model.channels, model.normalisation, strict=False):
-        if _NORMALISATION_OF.get(channel.casefold(), "ZScoreNormalization") != scheme:
-            notes.append(
-                f"Channel {channel} would be normalised with {scheme}, as the model's channel "
-                f"{theirs} was. Check that both are the same kind of image, in the same unit."
-            )
-    return notes
-
-
-def _spacing_notes(model: ModelFolder, spacing_mm: Sequence[float] | None) -> list[str]:
-    theirs = model.spacing_mm
-    if spacing_mm is None or len(spacing_mm) != len(theirs):
-        return []
-    ratios = [ours / fine for ours, fine in zip(spacing_mm, theirs, strict=True)]
-    if min(ratios) >= 0.5 and max(ratios) <= 2:
-        return []
-    grids = (" x ".join(f"{value:.2g}" for value in grid) for grid in (spacing_mm, theirs))
-    return [
-        "The images' spacing of {} mm is more than twice or less than half the model's, {} mm "
-        "(z, y, x). They are resampled, but small lesions may be missed; prefer a model trained "
-        "on similar images.".format(*grids)
-    ]
