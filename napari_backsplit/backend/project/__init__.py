@@ -16,10 +16,11 @@ if TYPE_CHECKING:
         StructureFiles,
         apply_plan,
         import_folder,
-        import_label_maps,
+        import_masks,
         import_multilabel,
         import_structure_folder,
         scan_folder,
+        scan_masks,
     )
     from napari_backsplit.backend.project.nnunet_raw import (
         dataset_structures,
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "importing": (
         "FoundCase ImportPlan ImportReport LabelMaps Masks Problem StructureFiles apply_plan "
-        "import_folder import_label_maps import_multilabel import_structure_folder scan_folder"
+        "import_folder import_masks import_multilabel import_structure_folder scan_folder "
+        "scan_masks"
     ),
     "nnunet_raw": "dataset_structures import_nnunet_raw scan_nnunet_raw",
     "schema": (
@@ -72,12 +74,13 @@ __all__ = [
     "apply_plan",
     "dataset_structures",
     "import_folder",
-    "import_label_maps",
+    "import_masks",
     "import_multilabel",
     "import_nnunet_raw",
     "import_structure_folder",
     "neutral_name",
     "scan_folder",
+    "scan_masks",
     "scan_nnunet_raw",
 ]
 

@@ -77,14 +77,17 @@ def unnamed(source: Path, what: str) -> Iterator[None]:
     try:
         yield
     except BackSplitError as error:
-        problem, remedy = (_without(text, source, what) for text in (error.problem, error.remedy))
+        problem, remedy = (
+            without_path(text, source, what) for text in (error.problem, error.remedy)
+        )
         raise type(error)(problem, remedy) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{what} cannot be read: {reason}.", "Check the file.") from None
 
 
-def _without(text: str, source: Path, what: str) -> str:
+def without_path(text: str, source: Path, what: str) -> str:
+    """Take the path and the name of a file out of a text."""
     for name in (str(source.resolve()), str(source), source.name):
         text = text.replace(name, what)
     return text
