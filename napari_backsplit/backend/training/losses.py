@@ -91,6 +91,9 @@ class LabelSetDice(nn.Module):
         Added to numerator and denominator.
     """
 
+    weights: Tensor
+    known: Tensor
+
     def __init__(
         self,
         table: Tensor,
@@ -135,6 +138,8 @@ class LabelSetDice(nn.Module):
 class LabelSetLoss(nn.Module):
     """Dice + cross-entropy with weight 1 each, as nnU-Net's DC_and_CE_loss, over label sets."""
 
+    table: Tensor
+
     def __init__(
         self, table: Tensor, batch_dice: bool, class_weights: Sequence[float] | None = None
     ) -> None:
@@ -153,7 +158,8 @@ class LabelSetLoss(nn.Module):
             (b, 1, ...) codes, any integer or float dtype of whole numbers.
         """
         codes = target[:, 0].long()
-        return self.dice(logits, codes) + label_set_cross_entropy(logits, codes, self.table)
+        dice: Tensor = self.dice(logits, codes)
+        return dice + label_set_cross_entropy(logits, codes, self.table)
 
 
 def dice_weights(targets: int, supports: int, target_share: float | None) -> list[float] | None:

@@ -17,7 +17,7 @@ WITH_SUPPORTS: tuple[Arm, ...] = ("backsplit", "permuted", "blobs")
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class PlanSpec(_Frozen):
@@ -39,6 +39,9 @@ class PlanSpec(_Frozen):
     """Patches in a batch; None: as planned. The BackSplit paper uses 2."""
     spacing_mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     """Spacing to train at, mm, in the file's (z, y, x) order; None: nnU-Net's choice."""
+    intensities: Literal["targets", "structures"] = "targets"
+    """Voxels whose intensities set the normalisation of CT: the targets', as nnU-Net plans a binary
+    dataset, or the targets' and the supports'. All arms share it."""
     baseline: str | None = None
     """Model folder whose plans are adopted as they are, relative to the project."""
     accept_unfit: bool = False

@@ -1,0 +1,180 @@
+"""The arms: label map schemes that differ in how they divide the background, and in nothing else.
+
+`binary` and `backsplit` are the paper's two trainings. The others are controls that tell what the
+supports' meaning is worth: `virtual` (an extra channel without a voxel, App. I), `virtual-set` (the
+channel trained as {background, virtual}), `permuted` (another case's supports) and `blobs`
+(random regions of the supports' volumes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import sha256
+from napari_backsplit.backend.fusion.fuse import (
+    LabelScheme,
+    PartialCodes,
+    encode_partial,
+    fuse,
+    partial_codes,
+)
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training.spec import WITH_SUPPORTS, Arm, arm_name
+
+VIRTUAL = "virtual"
+BLOB_SMOOTHNESS = 2.0
+"""Standard deviation, in voxels, of the noise whose upper tail is a blob."""
+
+Masks = Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class ArmScheme:
+    """An arm of a project: which classes it learns and what each voxel is told.
+
+    Attributes
+    ----------
+    arm : Arm
+    targets, supports : tuple of str
+        In order of priority; no supports where the arm takes none.
+    donors : mapping of str to str
+        `permuted`: whose supports a case gets.
+    seed : int
+        Seed of the controls.
+    """
+
+    arm: Arm
+    targets: tuple[str, ...]
+    supports: tuple[str, ...]
+    donors: Mapping[str, str]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Short name, unique for the supports."""
+        return arm_name(self.arm, self.supports)
+
+    @property
+    def classes(self) -> LabelScheme:
+        """The scheme of the label map; a virtual class counts as a support without voxels."""
+        extra = (VIRTUAL,) if self.arm in ("virtual", "virtual-set") else ()
+        return LabelScheme(self.targets, self.supports + extra)
+
+
+def arm_scheme(
+    project: Project, arm: Arm, supports: Sequence[str], cases: Sequence[str]
+) -> ArmScheme:
+    """Return an arm's scheme on a project.
+
+    Parameters
+    ----------
+    project : Project
+    arm : Arm
+    supports : sequence of str
+        A subset of the project's supports; empty: all. Ignored by arms that take none.
+    cases : sequence of str
+        The cases of the plan set, among which `permuted` exchanges supports.
+
+    Raises
+    ------
+    InputError
+        A support is not the project's, or an arm lacks what it needs.
+    """
+    known = [support.name for support in project.schema.supports]
+    unknown = sorted(set(supports) - set(known))
+    if unknown:
+        raise InputError(
+            f"The project has no support {', '.join(unknown)}.", f"It has: {', '.join(known)}."
+        )
+    chosen = tuple(name for name in known if not supports or name in supports)
+    return ArmScheme(
+        arm=arm,
+        targets=tuple(target.name for target in project.schema.targets),
+        supports=chosen if arm in WITH_SUPPORTS else (),
+        donors=_donors(cases, project.schema.seed) if arm == "permuted" else {},
+        seed=project.schema.seed,
+    )
+
+
+def _donors(cases: Sequence[str], seed: int) -> dict[str, str]:
+    if len(cases) < 2:
+        raise InputError(
+            f"The arm permuted exchanges supports between cases; the plan set has {len(cases)}.",
+            "Add cases.",
+        )
+    order = np.random.default_rng(seed).permutation(sorted(cases)).tolist()
+    return dict(zip(order, order[1:] + order[:1], strict=True))
+
+
+def missing_sets(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> PartialCodes:
+    """Return the code of each set of supports that some case lacks."""
+    missing = {case: missing_supports(project, scheme, case) for case in cases}
+    return partial_codes(scheme.classes, missing)
+
+
+def missing_supports(project: Project, scheme: ArmScheme, case: str) -> tuple[str, ...]:
+    """Return which of the arm's supports are not known in a case."""
+    if scheme.arm == "virtual-set":
+        return (VIRTUAL,)
+    absent = project.missing_supports(scheme.donors.get(case, case))
+    return tuple(name for name in scheme.supports if name in absent)
+
+
+def arm_label_map(
+    project: Project, scheme: ArmScheme, case: str, codes: PartialCodes
+) -> NDArray[Any]:
+    """Return what an arm tells the network about a case: codes (z, y, x) on the image's grid."""
+    masks = dict(project.masks(case))
+    shape = project.geometry(case).shape
+    targets = {name: masks[name] for name in scheme.targets if name in masks}
+    supports = _supports(project, scheme, case, masks)
+    fused = fuse({**targets, **supports}, scheme.classes, shape)
+    return encode_partial(fused.label_map, missing_supports(project, scheme, case), codes)
+
+
+def _supports(project: Project, scheme: ArmScheme, case: str, masks: Masks) -> Masks:
+    if scheme.arm == "permuted":
+        donor = project.masks(scheme.donors[case])
+        shape = project.geometry(case).shape
+        masks = {name: stretch(mask, shape) for name, mask in donor.items()}
+    own = {name: masks[name] for name in scheme.supports if name in masks}
+    if scheme.arm == "blobs":
+        return {name: blob(own[name], [scheme.seed, index, *case.encode()])
+                for index, name in enumerate(own)}  # fmt: skip
+    return own
+
+
+def stretch(mask: NDArray[np.bool_], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Return a mask (z, y, x) on another shape, the nearest voxel at the same relative place."""
+    index = [
+        ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape, mask.shape, strict=True)
+    ]
+    stretched: NDArray[np.bool_] = mask[np.ix_(*index)]
+    return stretched
+
+
+def blob(mask: NDArray[np.bool_], seed: Sequence[int]) -> NDArray[np.bool_]:
+    """Return a random smooth region with exactly as many voxels as a mask (z, y, x)."""
+    noise = np.random.default_rng(seed).standard_normal(mask.shape)
+    smooth = ndimage.gaussian_filter(noise, BLOB_SMOOTHNESS)
+    region = np.zeros(mask.size, dtype=bool)
+    region[np.argsort(smooth, axis=None, kind="stable")[mask.size - int(mask.sum()) :]] = True
+    return region.reshape(mask.shape)
+
+
+def source_digest(project: Project, scheme: ArmScheme, case: str) -> str:
+    """Return a hash of all masks that a case's label map is made from."""
+    owner = dict.fromkeys(scheme.targets, case)
+    owner |= {name: scheme.donors.get(case, case) for name in scheme.supports}
+    paths = {name: project.mask_path(from_case, name) for name, from_case in owner.items()}
+    hashes = {name: sha256(path) if path else None for name, path in paths.items()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()

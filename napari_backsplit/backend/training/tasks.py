@@ -1,0 +1,236 @@
+"""The jobs of this room: plan, train, export. nnU-Net is imported only when one runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
+from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.training.prepare import PlanSet
+    from napari_backsplit.backend.training.trainer import BackSplitTrainer
+
+
+def run_plan(context: JobContext) -> dict[str, Any]:
+    """Make a plan set: params {"plan": PlanSpec}; returns what it holds."""
+    from napari_backsplit.backend.training import prepare
+
+    spec = PlanSpec.model_validate(context.params["plan"])
+    with Project.open(context.project_folder, read_only=True) as project:
+        plan_set = prepare.make_plan_set(project, spec, _Steps(context))
+    configuration = plan_set.plans()["configurations"][spec.configuration]
+    lost = prepare.vanished_lesions(plan_set)
+    if lost:
+        text = ", ".join(f"{case}: {count}" for case, count in sorted(lost.items()))
+        context.report(
+            Note(
+                level="warning",
+                text=f"{sum(lost.values())} lesion(s) have no voxel left at the planned spacing "
+                f"({text}). Plan with a finer spacing to keep them.",
+            )
+        )
+    return {
+        "plan_set": spec.name,
+        "cases": len(plan_set.cases),
+        "spacing_mm": configuration["spacing"],
+        "patch_size": configuration["patch_size"],
+        "batch_size": configuration["batch_size"],
+        "features": configuration["architecture"]["arch_kwargs"]["features_per_stage"],
+        "vanished_lesions": lost,
+    }
+
+
+def run_train(context: JobContext) -> dict[str, Any]:
+    """Train one run: params {"run": RunSpec}; the model folder is <job>/model.
+
+    Resumed, it goes on from the last checkpoint with the same schedule.
+    """
+    spec = RunSpec.model_validate(context.params["run"])
+    _set_environment(spec)
+    from napari_backsplit.backend.training import prepare
+    from napari_backsplit.backend.training.trainer import LATEST
+
+    with Project.open(context.project_folder, read_only=True) as project:
+        plan_set = prepare.open_plan_set(project, spec.plan_set)
+        scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases)
+        plan_set = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
+        data = _data_record(project, plan_set, spec)
+    folder = context.folder / "model" / f"fold_{spec.fold}"
+    final = folder / "checkpoint_final.pth"
+    if not final.exists():
+        trainer = _trainer(context, spec, plan_set, scheme.name, data)
+        _start(context, trainer, spec, folder / LATEST)
+        context.report(Phase(name="train"))
+        trainer.run_training()
+    return {"model": f"jobs/{context.folder.name}/model", "arm": scheme.name}
+
+
+def run_export(context: JobContext) -> dict[str, Any]:
+    """Export a run: params {"model", "destination", "zip", "checkpoint"}."""
+    from napari_backsplit.backend.training.export import export_model
+
+    params = context.params
+    written = export_model(
+        context.project_folder / params["model"],
+        Path(params["destination"]),
+        zip=params.get("zip", False),
+        checkpoint=params.get("checkpoint", "checkpoint_final.pth"),
+    )
+    return {"written": str(written)}
+
+
+class _Steps:
+    """Turns the steps of a preparation into events, and lets the job be stopped between them."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.context = context
+        self.phase = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.context.checkpoint()
+        if what != self.phase:
+            self.phase = what
+            self.context.report(Phase(name=what))
+        self.context.report(Progress(done=done, total=total, text=what))
+
+
+def _set_environment(spec: RunSpec) -> None:
+    """Set what nnU-Net and torch read once, at import; this process is the job's own."""
+    os.environ["nnUNet_n_proc_DA"] = str(spec.workers)
+    os.environ["nnUNet_compile"] = str(spec.compile)
+    device, _, index = spec.device.partition(":")
+    if device == "cuda" and index:
+        os.environ["CUDA_VISIBLE_DEVICES"] = index
+    import torch
+
+    torch.set_num_threads(spec.threads)
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available[device]:
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise InputError(f"This machine has no device {spec.device!r}.", f"Choose from: {usable}.")
+
+
+def _data_record(project: Project, plan_set: PlanSet, spec: RunSpec) -> dict[str, Any]:
+    """Return what the model sees: case -> SHA-256 of its first channel, by role."""
+    from napari_backsplit.backend.training.prepare import folds_of
+
+    training, validation = folds_of(plan_set, spec.fold)
+    channel = project.schema.channels[0].name
+    hashes = {case: project.case(case).images[channel].sha256 for case in plan_set.cases}
+    return {
+        "training": {case: hashes[case] for case in training},
+        "validation": {case: hashes[case] for case in validation if case not in training},
+    }
+
+
+def _trainer(
+    context: JobContext, spec: RunSpec, plan_set: PlanSet, arm: str, data: Mapping[str, Any]
+) -> BackSplitTrainer:
+    from napari_backsplit.backend.files import read_json
+    from napari_backsplit.backend.training.trainer import Run, trainer_for
+
+    plans = plan_set.plans(arm)
+    configuration = plans["configurations"][plan_set.spec.configuration]
+    for key in ("batch_size", "patch_size"):
+        value = getattr(spec, key)
+        if value is not None:
+            configuration[key] = value if isinstance(value, int) else list(value)
+    dataset_json = read_json(plan_set.preprocessed(arm) / "dataset.json")
+    dataset_json.pop("dataset")
+    dataset_json["backsplit"] |= {
+        "run": spec.model_dump(mode="json"),
+        "plan_set": spec.plan_set,
+        "data": data,
+        "baseline": _baseline_record(context, spec),
+    }
+    run = Run(
+        spec=spec,
+        folder=context.folder / "model",
+        check=context.checkpoint,
+        metric=lambda name, epoch, value: context.report(
+            Metric(name=name, step=epoch, value=value)
+        ),
+        progress=lambda done, total, text: context.report(
+            Progress(done=done, total=total, text=text)
+        ),
+    )
+    return trainer_for(run, plans, plan_set.spec.configuration, dataset_json)
+
+
+def _baseline_record(context: JobContext, spec: RunSpec) -> dict[str, Any] | None:
+    """Return which model a fine-tune starts from, and what that one had seen, if it says so."""
+    if spec.baseline is None:
+        return None
+    model = ModelFolder.open(
+        context.path(spec.baseline), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
+    )
+    return {"model": spec.baseline, "hashes": model.hashes(), "data": model.card.get("data")}
+
+
+def _start(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec, latest: Path) -> None:
+    """Put the weights of the last checkpoint, or of the baseline, into the network."""
+    from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
+
+    if latest.exists():
+        trainer.resume(load_checkpoint(latest))
+        text = f"Resumed after epoch {trainer.current_epoch} of {spec.epochs}."
+        context.report(Note(level="info", text=text))
+    elif spec.baseline is not None:
+        _load_baseline(context, trainer, spec)
+
+
+def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec) -> None:
+    from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
+    from napari_backsplit.backend.training.head_split import split_head
+
+    model = ModelFolder.open(
+        context.path(str(spec.baseline)), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
+    )
+    (checkpoint,) = model.checkpoints.values()
+    old = renamed_labels(model.labels, trainer.dataset_json["backsplit"]["targets"], spec)
+    new = trainer.dataset_json["labels"]
+    weights = load_checkpoint(checkpoint, state=False)["network_weights"]
+    trainer.start_from(split_head(weights, old, new, spec.split_offset))
+    added = len(new) - len(old)
+    if added > MANY_SUPPORTS:
+        text = f"{added} new supports: with many, a short fine-tune may not beat its baseline."
+        context.report(Note(level="warning", text=text))
+
+
+def renamed_labels(labels: Mapping[str, Any], targets: list[str], spec: RunSpec) -> dict[str, int]:
+    """Return a baseline's labels under the project's names.
+
+    One foreground label and one target are the same thing whatever their names; otherwise the
+    names must agree or be mapped.
+
+    Raises
+    ------
+    InputError
+        The baseline predicts regions or has an ignore label.
+    """
+    odd = [name for name, label in labels.items() if not isinstance(label, int) or name == "ignore"]
+    if odd:
+        raise InputError(
+            f"The baseline has regions or an ignore label ({', '.join(odd)}).",
+            "Use a model with one softmax class per label.",
+        )
+    mapping = dict(spec.label_mapping)
+    foreground = [name for name, label in labels.items() if label != 0]
+    if not mapping and len(foreground) == len(targets) == 1:
+        mapping = {foreground[0]: targets[0]}
+    return {
+        "background" if label == 0 else mapping.get(name, name): label
+        for name, label in labels.items()
+    }
