@@ -13,6 +13,7 @@ from napari_backsplit.backend.phantom import (
     PhantomSpec,
     draw,
     sample_cases,
+    sample_project,
     write_sample,
 )
 from napari_backsplit.backend.volume import read_label_map, read_mask, read_volume
@@ -184,3 +185,19 @@ def test_a_written_sample_reads_back(tmp_path):
     lesion = labels == description["labels"]["lesion"]
     assert np.array_equal(kidney, lesion | (labels == description["labels"]["kidney"]))
     assert len(description["lesions"]["synthetic_003"]) == len(phantom.lesions)
+
+
+def test_a_sample_project_is_ready_to_train(tmp_path):
+    with sample_project(tmp_path / "sample", 1, train=3, test=2, spec=COARSE) as project:
+        assert len(project.training_cases()) == 3
+        assert len(project.test_cases()) == 2
+        assert project.schema.target_names == ("lesion",)
+        assert project.schema.support_names == ("kidney", "liver", "bowel")
+        assert [project.has_lesion(case) for case in project.test_cases()].count(False) == 1
+        for case in project.case_ids():
+            masks = project.masks(case)
+            assert not (masks["lesion"] & ~masks["kidney"]).any()
+            assert "SYNTHETIC" in project.provenance(case, "bowel").notes[0]
+        assert project.verify_images() == ()
+    assert "SYNTHETIC" in (tmp_path / "sample/README.md").read_text(encoding="utf-8")
+    assert not list((tmp_path / "sample").glob(".synthetic*"))

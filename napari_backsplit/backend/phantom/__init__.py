@@ -12,7 +12,13 @@ the half field of view: (0, 0, 0) is the centre, (1, 1, 1) the superior posterio
 from __future__ import annotations
 
 from napari_backsplit.backend.phantom.drawing import draw
-from napari_backsplit.backend.phantom.sample import SUPPORTS, SampleCase, sample_cases, write_sample
+from napari_backsplit.backend.phantom.sample import (
+    SUPPORTS,
+    SampleCase,
+    sample_cases,
+    sample_project,
+    write_sample,
+)
 from napari_backsplit.backend.phantom.spec import (
     LESION,
     NOTE,
@@ -33,5 +39,6 @@ __all__ = [
     "SampleCase",
     "draw",
     "sample_cases",
+    "sample_project",
     "write_sample",
 ]

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_backsplit.backend.files import write_json, write_text
 from napari_backsplit.backend.phantom.drawing import draw
 from napari_backsplit.backend.phantom.spec import LESION, NOTE, STRUCTURES, Phantom, PhantomSpec
-from napari_backsplit.backend.volume import write_volume
+from napari_backsplit.backend.volume import Volume, write_volume
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.project import Project
 
 SUPPORTS: dict[str, tuple[str, ...]] = {
     "kidney": ("kidney",),
@@ -33,6 +37,16 @@ README = f"""# SYNTHETIC abdominal CT
 
 Cysts of the liver and spleen, the gallbladder and fluid in the bowel look like the lesions and are
 none. Renal sinus fat is left out.
+"""
+
+TITLE = "Synthetic abdominal CT"
+
+PROJECT_README = f"""# {TITLE}
+
+{NOTE} Not for any medical use.
+
+The lesions are renal cysts; about a third of the cases have none. Cysts of the liver and spleen,
+the gallbladder and fluid in the bowel look like them and are no lesions.
 """
 
 
@@ -122,3 +136,53 @@ def _description(
         "test": [case.name for case in cases if case.test],
         "lesions": dict(lesions),
     }
+
+
+def sample_project(
+    folder: Path,
+    seed: int,
+    train: int = 16,
+    test: int = 24,
+    spec: PhantomSpec | None = None,
+    supports: Mapping[str, Sequence[str]] = SUPPORTS,
+) -> Project:
+    """Make a project of synthetic cases, its test set reserved, and open it.
+
+    Parameters
+    ----------
+    folder : Path
+        New or empty.
+    seed, train, test, spec
+        As for `sample_cases`.
+    supports : mapping of str to sequence of str
+        In order of priority: name -> structures fused under it.
+
+    Raises
+    ------
+    ProjectError
+        The folder is not empty.
+    """
+    from napari_backsplit.backend.project import Project
+
+    project = Project.create(folder, TITLE, ["CT"], [LESION], list(supports), seed=seed)
+    try:
+        write_text(project.folder / "README.md", PROJECT_README)
+        for case in sample_cases(seed, train, test, spec):
+            _add_case(project, case, supports)
+    except BaseException:
+        project.close()
+        raise
+    return project
+
+
+def _add_case(project: Project, case: SampleCase, supports: Mapping[str, Sequence[str]]) -> None:
+    """Draw a case into a project; its image is made beside it and moves in by its link."""
+    phantom = case.draw()
+    with TemporaryDirectory(dir=project.folder, prefix=".synthetic-") as drawn:
+        image = Path(drawn) / f"{case.name}.nii.gz"
+        write_volume(phantom.image, image)
+        added = project.add_case({"CT": image}, name=case.name, test=case.test).id
+    masks = {LESION: phantom.masks[LESION]} | {n: phantom.union(p) for n, p in supports.items()}
+    for name, mask in masks.items():
+        volume = Volume(mask, phantom.image.geometry)
+        project.set_mask(added, name, volume, {"engine": "phantom", "notes": (NOTE,)})
