@@ -6,17 +6,16 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import to_json
 
 from napari_backsplit.backend.errors import JobError
 
-_CONFIG = ConfigDict(ser_json_inf_nan="strings")
 
-
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True)
 class Phase:
     """The task enters a named part of its work."""
 
@@ -25,7 +24,7 @@ class Phase:
     kind: Literal["phase"] = "phase"
 
 
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True)
 class Progress:
     """`done` of `total` units are finished; about `eta_s` seconds remain."""
 
@@ -37,7 +36,7 @@ class Progress:
     kind: Literal["progress"] = "progress"
 
 
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True)
 class Metric:
     """A point of a curve. The value may be NaN or infinite."""
 
@@ -48,7 +47,7 @@ class Metric:
     kind: Literal["metric"] = "metric"
 
 
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True)
 class Note:
     """A sentence for the person who follows the job."""
 
@@ -64,7 +63,7 @@ _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator=
 
 def to_line(event: Event) -> bytes:
     """Return the event as one line of strict JSON (a NaN becomes the string "NaN")."""
-    return _ADAPTER.dump_json(event) + b"\n"
+    return to_json(vars(event), inf_nan_mode="strings") + b"\n"
 
 
 def from_line(line: bytes) -> Event | None:
@@ -142,15 +141,22 @@ def read_events(path: Path, since: int = 0) -> tuple[list[Event], int]:
     return [event for event in events if event is not None], since + len(whole)
 
 
-def check_json(value: object, what: str) -> None:
-    """Refuse a value that JSON cannot hold.
+def plain(value: dict[str, Any], what: str) -> dict[str, Any]:
+    """Return `value` as JSON holds it: tuples become lists, NumPy's numbers plain ones.
 
     Raises
     ------
     JobError
-        The value, with what it was meant for.
+        JSON cannot hold it; says what it was meant for.
     """
     try:
-        json.dumps(value, allow_nan=False)
+        copy: dict[str, Any] = json.loads(json.dumps(value, default=_number))
     except (TypeError, ValueError) as error:
         raise JobError(f"{what} is not plain JSON: {error}.", "Use numbers and texts.") from error
+    return copy
+
+
+def _number(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON value")

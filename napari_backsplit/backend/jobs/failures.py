@@ -113,7 +113,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
+    names = {kind.__name__ for e in _chain(error) for kind in type(e).__mro__}
     text = str(error).lower()
     return bool(names & _OUT_OF_MEMORY) or (
         isinstance(error, RuntimeError)

@@ -92,6 +92,17 @@ def session(leader: int) -> list[psutil.Process]:
     return [p for p in others if _in_session(p.pid, leader) and started(p.pid)]
 
 
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a child is over. Where the system can, its number stays taken until it is waited for.
+
+    So a session of that number is the child's for certain.
+    """
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, process.pid, how) is not None
+
+
 def _belongs(process: psutil.Process, leader: int | None, token: str) -> bool:
     if leader is not None and (process.pid == leader or _in_session(process.pid, leader)):
         return started(process.pid) is not None
@@ -133,7 +144,7 @@ def end(find: Callable[[], list[psutil.Process]], *, ask_s: float = 0.0) -> bool
     deadline = time.monotonic() + 10
     while (found := find()) and time.monotonic() < deadline:
         _signal(found, "kill")
-        psutil.wait_procs(found, timeout=0.2)
+        time.sleep(0.02)  # No wait: the exit code of a child is its parent's to read.
     return not found
 
 
@@ -142,9 +153,7 @@ def end_marked(process: ProcessMark) -> None:
     if is_alive(process):
         with suppress(*_GONE):
             found = psutil.Process(process.pid)
-            if is_alive(process):
-                found.kill()
-                found.wait(5)
+            end(lambda: [found] if is_alive(process) else [])
 
 
 def _signal(processes: list[psutil.Process], how: str) -> None:

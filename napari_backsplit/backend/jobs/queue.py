@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from napari_backsplit.backend.errors import JobError
 from napari_backsplit.backend.files import write_json, write_text
-from napari_backsplit.backend.jobs.events import check_json
+from napari_backsplit.backend.jobs.events import plain
 from napari_backsplit.backend.jobs.folder import JobFolder
 from napari_backsplit.backend.jobs.job import Job
 from napari_backsplit.backend.jobs.registry import reference
@@ -49,8 +49,8 @@ def submit(
     env : mapping, optional
         Environment variables to set on top of the present ones, for the job alone.
     command : sequence of str, optional
-        The worker's argv without the job folder. Such a worker brings its own registry, so
-        the name of the task is left to it.
+        The worker's argv without the job folder; its process is the worker. Such a worker
+        brings its own registry, so the name of the task is left to it.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def submit(
         reference(task)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", task):
         raise JobError(f"The task name {task!r} is not a plain word.")
-    check_json(dict(params), f"The parameters of {task!r}")
+    values = plain(dict(params), f"The parameters of {task!r}")
     folder = _make_folder(Path(project_folder).resolve() / "jobs", task)
     spec = JobSpec(
         id=folder.name,
         task=task,
-        params=dict(params),
+        params=values,
         title=title,
         versions=_versions(),
         platform=platform.platform(),

@@ -20,7 +20,7 @@ import psutil
 
 from napari_backsplit.backend.jobs import failures
 from napari_backsplit.backend.jobs.context import JobContext, Stop
-from napari_backsplit.backend.jobs.events import check_json
+from napari_backsplit.backend.jobs.events import plain
 from napari_backsplit.backend.jobs.folder import JobFolder
 from napari_backsplit.backend.jobs.processes import mark
 from napari_backsplit.backend.jobs.registry import TASKS, load
@@ -62,11 +62,9 @@ def run_here(job: Job, tasks: Mapping[str, str] = TASKS) -> State:
 def _result(folder: JobFolder, target: str, stop: Stop) -> dict[str, Any]:
     context = JobContext(folder, stop)
     try:
-        result = load(target)(context) or {}
+        return plain(load(target)(context) or {}, "The result of the task")
     finally:
         context.close()
-    check_json(result, "The result of the task")
-    return result
 
 
 def _outcome(error: BaseException, folder: JobFolder, stop: Stop) -> failures.Outcome:
@@ -132,7 +130,8 @@ def main(path: str, target: str) -> int:
     _heed_signals(stop)
     _heed_worker(stop)
     folder = JobFolder(Path(path))
-    folder.write_record(folder.read_record().model_copy(update={"task": mark()}))
+    with suppress(OSError):
+        folder.write_record(folder.read_record().model_copy(update={"task": mark()}))
     return 0 if carry_out(folder, target, stop) is State.SUCCEEDED else 1
 
 

@@ -26,7 +26,15 @@ from napari_backsplit.backend.errors import JobError
 from napari_backsplit.backend.jobs import failures
 from napari_backsplit.backend.jobs.context import Stop
 from napari_backsplit.backend.jobs.folder import JobFolder
-from napari_backsplit.backend.jobs.processes import TOKEN, end, family, mark, own_group, session
+from napari_backsplit.backend.jobs.processes import (
+    TOKEN,
+    end,
+    family,
+    has_ended,
+    mark,
+    own_group,
+    session,
+)
 from napari_backsplit.backend.jobs.registry import TASKS, reference
 from napari_backsplit.backend.jobs.spec import GRACE_S, Record, State, now
 
@@ -34,6 +42,7 @@ BEAT_S = 2.0
 STOP_GRACE_S = 8.0  # the same after a signal: container runtimes kill after 10 s
 EXIT_GRACE_S = 10.0  # for the task's process to leave, once its final state is written
 REFUSED = 3
+_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 _EXIT = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: 2}
 _RUNNER = "napari_backsplit.backend.jobs.runner"
 _LOG = logging.getLogger(__name__)
@@ -50,10 +59,8 @@ def main(folder: str | Path, tasks: Mapping[str, str] = TASKS) -> int:
         The registry: what each task name stands for, "module:function".
     """
     files = JobFolder(Path(folder).resolve())
-    stop = Stop()
-    _heed_signals(stop)
     try:
-        with opened(files, tasks) as target:
+        with _signals() as stop, opened(files, tasks) as target:
             if target:
                 _Watch(files, stop).run(target)
             return _EXIT[files.read_record().state]
@@ -131,10 +138,20 @@ def _touch(path: Path) -> None:
         path.touch()
 
 
-def _heed_signals(stop: Stop) -> None:
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
-        if number := getattr(signal, name, None):
-            signal.signal(number, lambda received, _: stop.request(received))
+@contextmanager
+def _signals() -> Iterator[Stop]:
+    """Take note of the signals that ask to stop; outside the main thread none can be taken."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    earlier = {n: signal.signal(n, lambda received, _: stop.request(received)) for n in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 class _Watch:
@@ -178,10 +195,8 @@ class _Watch:
             )
 
     def _await(self, process: subprocess.Popen[bytes]) -> None:
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
-                return
+        while not has_ended(process):
+            time.sleep(0.1)
             self._pass_on(process)
             if time.monotonic() > self._deadline():
                 end(lambda: self._family(process), ask_s=2.0)
@@ -215,7 +230,6 @@ class _Watch:
         return self._finished
 
     def _family(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        process.poll()
         found = {p.pid: p for p in session(process.pid)}
         return list(found.values()) + [p for p in family(None, self._token) if p.pid not in found]
 

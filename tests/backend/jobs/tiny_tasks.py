@@ -1,4 +1,5 @@
 """Tasks for the tests: imported by a job's own process only."""
+# ruff: noqa: T201
 
 from __future__ import annotations
 
@@ -16,12 +17,10 @@ from typing import Any
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import Cancelled, JobContext, Metric, Note, Phase, Progress
 
-NAMES = (
-    "succeed raise_remedy raise_plain crash leave killed loop deaf family stubborn escape "
-    "silent_family full_events full_file no_memory cuda_memory count bad_result environment "
-    "print_lines swallow pool linger fork_terminate spin"
-).split()
-TASKS = {name: f"tiny_tasks:{name}" for name in NAMES}
+NAMES = """succeed raise_remedy raise_plain crash leave killed loop deaf family stubborn escape
+silent_family full_events full_file full_device no_memory cuda_memory count bad_result environment
+print_lines swallow pool linger fork_terminate"""
+TASKS = {name: f"tiny_tasks:{name}" for name in NAMES.split()}
 TASKS["missing"] = "no_such_module:run"
 
 _DEAF = (
@@ -213,6 +212,9 @@ def fork_terminate(context: JobContext) -> dict[str, Any]:
     return {"exit": child.exitcode}
 
 
-def spin(context: JobContext) -> None:
-    while True:
-        context.cancel_requested()
+def full_device(context: JobContext) -> None:
+    """Linux's device that is always full; elsewhere the same error by hand."""
+    device = Path("/dev/full")
+    if not device.exists():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    device.write_bytes(b"1")
