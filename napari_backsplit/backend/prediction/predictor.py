@@ -188,22 +188,28 @@ class Predictor:
 
     def _preprocess(self, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
         configuration = self._nnunet.configuration_manager
-        preprocessor = configuration.preprocessor_class(verbose=False)
+        image, properties = self._read(files)
+        # One NaN would make all of a z-scored image NaN. (ITK reads NaN in NIfTI as 0.)
+        if not np.isfinite(image).all():
+            raise InputError("The image holds NaN or infinite values.", "Repair the image.")
+        data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
+            image, None, properties, self._plans, configuration, self.model.dataset_json
+        )
+        return data, properties
+
+    def _read(self, files: Sequence[Path]) -> tuple[NDArray[Any], dict[str, Any]]:
+        reader = self._plans.image_reader_writer_class
         try:
-            data, _, properties = preprocessor.run_case(
-                [str(f) for f in files], None, self._plans, configuration, self.model.dataset_json
-            )
-        except (RuntimeError, AssertionError, ImageFileError) as error:
+            image, properties = reader().read_images([str(file) for file in files])
+        except (RuntimeError, AssertionError, EOFError, OSError, ImageFileError) as error:
             if _is_out_of_memory(error):
                 raise
-            name = self._plans.image_reader_writer_class.__name__
             raise InputError(
-                f"nnU-Net's reader {name} cannot read the image, or its channels differ in grid.",
+                f"nnU-Net's reader {reader.__name__} cannot read the image, or its channels "
+                "differ in grid.",
                 "Check that all channels are readable 3D images on one grid.",
             ) from error
-        if not np.isfinite(data).all():
-            raise InputError("The image holds NaN or infinite values.", "Repair the image.")
-        return data, properties
+        return image, properties
 
     def _export(
         self, logits: torch.Tensor, properties: dict[str, Any], wanted: Sequence[str]
@@ -291,15 +297,15 @@ def stock_trainer(name: str) -> type[nnUNetTrainer] | None:
     environment names (nnUNet_extTrainer) are never searched.
     """
     check_trainer(name)
-    if name == nnUNetTrainer.__name__:
-        return nnUNetTrainer
+    if name == "nnUNetTrainer":
+        return cast("type[nnUNetTrainer]", nnUNetTrainer)
     root = Path(nnunetv2.__path__[0])
     for file in sorted((root / "training" / "nnUNetTrainer").rglob("*.py")):
         if re.search(rf"^class {name}\(", file.read_text(encoding="utf-8"), re.MULTILINE):
             module = ".".join(("nnunetv2", *file.relative_to(root).with_suffix("").parts))
             found: object = getattr(importlib.import_module(module), name)
             if isinstance(found, type) and issubclass(found, nnUNetTrainer):
-                return cast("type[nnUNetTrainer]", found)
+                return found
     return None
 
 
