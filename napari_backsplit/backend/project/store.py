@@ -90,9 +90,13 @@ class Project(ProjectReader):
             if any(folder.iterdir()):
                 raise ProjectError(f"{folder} is not empty.", "Choose a new folder.")
             project = cls(folder, schema, WriterLock(folder))
-        with project._writing("the project"):
-            write_private(folder, Private())
-            project._save(schema)
+        try:
+            with project._writing("the project"):
+                write_private(folder, Private())
+                project._save(schema)
+        except BaseException:
+            project.close()
+            raise
         return project
 
     @classmethod
