@@ -24,6 +24,7 @@ from napari_backsplit.backend.jobs import (
     State,
     follow,
     list_jobs,
+    submit,
 )
 from napari_backsplit.backend.jobs.runner import run_here
 
@@ -74,33 +75,40 @@ def test_the_task_has_a_process_group_and_an_environment_of_its_own(run, own_env
     }
 
 
-@pytest.mark.parametrize(
-    ("task", "error", "remedy"),
-    [
-        ("raise_remedy", "The spacing is 0 mm.", "Correct the header."),
-        ("raise_plain", "ValueError: bad value in images/case_001.nii.gz.", "log"),
-        ("crash", "signal 11", "log"),
-        ("leave", "exit code 7", "log"),
-        ("killed", "memory runs out", "batch size"),
-        ("no_memory", "MemoryError", "patch size"),
-        ("cuda_memory", "CUDA out of memory", "patch size"),
-        ("missing", "No module named 'no_such_module'", "log"),
-        ("unknown", "There is no task named 'unknown'.", "The tasks are"),
-        ("bad_result", "result of the task is not plain JSON", "numbers"),
-        ("full_events", "no space left", "Free some space"),
-        ("full_device", "no space left", "Free some space"),
-    ],
-)
-def test_failures(run, task, error, remedy):
-    status = run(task).wait(20)
+FAILURES = {
+    "raise_remedy": ("The spacing is 0 mm.", "Correct the header."),
+    "raise_plain": ("ValueError: bad value in images/case_001.nii.gz.", "log"),
+    "crash": ("signal 11", "log"),
+    "leave": ("exit code 7", "log"),
+    "killed": ("memory runs out", "batch size"),
+    "no_memory": ("MemoryError", "patch size"),
+    "cuda_memory": ("CUDA out of memory", "patch size"),
+    "missing": ("No module named 'no_such_module'", "log"),
+    "unknown": ("There is no task named 'unknown'.", "The tasks are"),
+    "bad_result": ("result of the task is not plain JSON", "numbers"),
+    "full_events": ("no space left", "Free some space"),
+    "full_device": ("no space left", "Free some space"),
+}
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    folder = tmp_path_factory.mktemp("failures")
+    return {task: submit(folder, task, {}, env=ENV, command=COMMAND) for task in FAILURES}
+
+
+@pytest.mark.parametrize("task", FAILURES)
+def test_failures(failures, task):
+    error, remedy = FAILURES[task]
+    status = failures[task].wait(30)
     assert status.state is State.FAILED
     assert error in status.error
     assert remedy in status.remedy
     assert "\n" not in status.message
 
 
-def test_the_log_holds_the_traceback_and_the_stack_of_a_crash(run):
-    plain, crashed = run("raise_plain"), run("crash")
+def test_the_log_holds_the_traceback_and_the_stack_of_a_crash(failures):
+    plain, crashed = failures["raise_plain"], failures["crash"]
     assert plain.wait(20).final
     assert crashed.wait(20).final
     assert "Traceback" in plain.log_tail()
@@ -137,16 +145,17 @@ def test_a_task_cannot_swallow_a_cancellation(run):
 
 
 @linux
-@pytest.mark.parametrize("task", ["family", "escape", "silent_family"])
-def test_cancel_ends_a_grandchild_that_ignores_sigterm(run, task):
-    job = run(task)
-    child = child_of(job)
-    assert lives(child)
-    job.cancel()
-    status = job.wait(20)
-    assert status.state is State.CANCELLED
-    workers_exit(status.pid)
-    assert not lives(child)
+def test_cancel_ends_grandchildren_that_ignore_sigterm(run):
+    jobs = [run(task) for task in ("family", "escape", "silent_family")]
+    children = [child_of(job) for job in jobs]
+    assert all(map(lives, children))
+    for job in jobs:
+        job.cancel()
+    for job in jobs:
+        status = job.wait(20)
+        assert status.state is State.CANCELLED
+        workers_exit(status.pid)
+    assert not any(map(lives, children))
 
 
 @linux
@@ -247,18 +256,20 @@ def test_a_silent_worker_is_lost_and_is_ended_by_resume(run):
 
 
 @linux
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_the_worker_leaves_no_process(run, number):
-    job = run("family")
-    child, before = child_of(job), job.status()
-    works(job)
-    os.kill(before.pid, number)
-    status = job.wait(20)
-    assert status.state is State.CANCELLED
-    assert f"stopped by signal {int(number)}" in status.error
-    assert (job.folder / "saved").exists()
-    workers_exit(before.pid)
-    assert not any(map(lives, (child, before.task_pid)))
+def test_a_signal_to_the_worker_leaves_no_process(run):
+    jobs = {n: run("family") for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    children = [child_of(job) for job in jobs.values()]
+    for number, job in jobs.items():
+        works(job)
+        os.kill(job.status().pid, number)
+    for number, job in jobs.items():
+        status = job.wait(20)
+        assert status.state is State.CANCELLED
+        assert f"stopped by signal {int(number)}" in status.error
+        assert (job.folder / "saved").exists()
+        workers_exit(status.pid)
+        assert not lives(status.task_pid)
+    assert not any(map(lives, children))
 
 
 @linux
