@@ -35,7 +35,8 @@ class Maker:
         return self.write(name, array, geometry)
 
     def mask(self, name: str, ids: tuple[int, ...] = (1,), **grid_options: Any) -> Path:
-        return self.write(name, labelled(ids, **grid_options).array.astype(np.uint8))
+        volume = labelled(ids, **grid_options)
+        return self.write(name, volume.array, volume.geometry)
 
     def write(self, name: str, array: Any, geometry: Geometry | None = None) -> Path:
         path = self.folder / name
