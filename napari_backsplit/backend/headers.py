@@ -99,8 +99,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             yield cast("IO[bytes]", file)
-    except FileNotFoundError:
-        raise InputError(f"{path.name} does not exist.", "Check the path.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path.name} is damaged or cut short: {error}.", _RESTORE) from error
 

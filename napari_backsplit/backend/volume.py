@@ -215,7 +215,7 @@ def write_volume(volume: Volume, path: Path | str) -> None:
             f"{path.name} cannot be written: its suffix is not known.",
             f"Use one of {', '.join(WRITABLE_SUFFIXES)}.",
         )
-    with atomic_path(path) as temporary, _silence():
+    with atomic_path(path) as temporary, silence():
         sitk.WriteImage(_to_itk(volume), str(temporary), _suffix(path) != ".nii")
 
 
@@ -257,7 +257,7 @@ def resample(volume: Volume, geometry: Geometry, order: Literal["nearest", "line
     outside = float(volume.array.min()) if linear else 0.0
     method = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
     image = _to_itk(volume.with_array(volume.array.astype(np.float32)) if linear else volume)
-    with _silence():
+    with silence():
         result = sitk.Resample(image, _reference(geometry), sitk.Transform(), method, outside)
     array = sitk.GetArrayFromImage(result).astype(
         np.float32 if linear else volume.array.dtype, copy=False
@@ -338,7 +338,7 @@ def _itk_image(path: Path) -> Any:
 
 def _itk_call(function: Any, path: Path) -> Any:
     try:
-        with _silence():
+        with silence():
             return function()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip().replace(str(path), path.name)
@@ -348,7 +348,7 @@ def _itk_call(function: Any, path: Path) -> Any:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep ITK's warnings, which may name files and patients, off the standard error."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
