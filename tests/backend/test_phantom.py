@@ -1,6 +1,6 @@
 import json
 from dataclasses import FrozenInstanceError
-from time import perf_counter
+from time import process_time
 
 import cc3d
 import numpy as np
@@ -141,9 +141,9 @@ def test_a_case_takes_less_than_half_a_second():
     draw(0)
     times = []
     for seed in range(3):
-        start = perf_counter()
+        start = process_time()
         draw(seed)
-        times.append(perf_counter() - start)
+        times.append(process_time() - start)
     assert min(times) < 0.5
 
 

@@ -52,9 +52,19 @@ def _warped_grid(shape: tuple[int, int, int], rng: np.random.Generator) -> Any:
     bases = [_basis(n) for n in shape]
     shifts = rng.normal(0, 0.035, (3, 4, 4, 4))
     return tuple(
-        a + np.einsum("abc,za,yb,xc->zyx", shift, *bases, optimize=True)
+        a + _interpolated(shift, bases)
         for a, shift in zip(np.meshgrid(*axes, indexing="ij"), shifts, strict=True)
     )
+
+
+def _interpolated(knots: Floats, bases: list[Floats]) -> Floats:
+    """Return knots on the full grid; summed in one order, so the same on every machine."""
+    for axis, basis in enumerate(bases):
+        shape = [1, 1, 1]
+        shape[axis] = len(basis)
+        weights = [basis[:, k].reshape(shape) for k in range(basis.shape[1])]
+        knots = np.asarray(sum(w * np.take(knots, [k], axis) for k, w in enumerate(weights)))
+    return knots
 
 
 def _basis(count: int, knots: int = 4) -> Floats:

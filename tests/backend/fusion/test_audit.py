@@ -12,9 +12,11 @@ SHAPE = (8, 8, 8)
 GRID = Geometry(SHAPE, (10.0, 10.0, 10.0), (0.0, 0.0, 0.0), EYE)
 
 
-@pytest.fixture
-def sample(tmp_path):
-    with sample_project(tmp_path / "sample", 2, train=4, test=2, spec=SPEC) as project:
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    with sample_project(
+        tmp_path_factory.mktemp("sample") / "project", 2, train=4, test=2, spec=SPEC
+    ) as project:
         yield project
 
 
