@@ -159,7 +159,7 @@ def lps_axes(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
 def to_canonical(array: Array, geometry: Geometry) -> Array:
     """Return `array`, which lies on `geometry`, as a view with canonical axes."""
     order, flipped = lps_axes(geometry)
-    return np.flip(array, np.flatnonzero(flipped).tolist()).transpose(order)
+    return array[_reversal(flipped)].transpose(order)
 
 
 def restore(canonical_array: Array, geometry: Geometry) -> Array:
@@ -177,8 +177,7 @@ def restore(canonical_array: Array, geometry: Geometry) -> Array:
             f"The array has shape {canonical_array.shape}, but the canonical view has {expected}.",
             "Give an array made on the canonical view of the same volume.",
         )
-    array = canonical_array.transpose(np.argsort(order).tolist())
-    return np.flip(array, np.flatnonzero(flipped).tolist())
+    return canonical_array.transpose(np.argsort(order).tolist())[_reversal(flipped)]
 
 
 def axis_codes(geometry: Geometry) -> str:
@@ -187,6 +186,10 @@ def axis_codes(geometry: Geometry) -> str:
     letters = ("SI", "PA", "LR")
     sources = np.argsort(order)
     return "".join(letters[sources[axis]][flipped[axis]] for axis in (2, 1, 0))
+
+
+def _reversal(flipped: tuple[bool, ...]) -> tuple[slice, ...]:
+    return tuple(slice(None, None, -1 if flip else None) for flip in flipped)
 
 
 def _reordered_affine(

@@ -99,8 +99,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             yield cast("IO[bytes]", file)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path.name} is damaged or cut short: {error}.", _RESTORE) from error
+    except (OSError, EOFError, MemoryError, ValueError, OverflowError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path.name} is damaged or cut short: {reason}.", _RESTORE) from error
 
 
 def _nifti_header(file: IO[bytes], path: Path) -> Any:
@@ -164,11 +165,14 @@ def _check_pixdim(pixdim: Floats, path: Path) -> None:
 
 
 def _qform(header: Any, path: Path) -> Floats:
-    if not 1 - sum(float(header[f"quatern_{axis}"]) ** 2 for axis in "bcd") > -1.001:
-        raise GeometryError(f"{path.name} has a qform that is no rotation.", "Correct its header.")
     if header["pixdim"][0] not in (-1, 1):
         header["pixdim"][0] = 1
-    return cast("Floats", header.get_qform())
+    try:
+        return cast("Floats", header.get_qform())
+    except ValueError:
+        raise GeometryError(
+            f"{path.name} has a qform that is no rotation.", "Correct its header."
+        ) from None
 
 
 def _check_lengths(lengths: Floats, pixdim: Floats, path: Path) -> None:
@@ -198,11 +202,11 @@ def _nifti_voxels(file: IO[bytes], header: Any, path: Path) -> npt.NDArray[Any]:
     dtype = _voxel_dtype(header, path)
     count = int(np.prod(header["dim"][1:4], dtype=np.int64))
     raw = np.empty(count, dtype)
-    view = memoryview(raw.view(np.uint8)).cast("B")
+    view = raw.view(np.uint8)
     file.seek(max(int(header["vox_offset"]), header.template_dtype.itemsize))
     got = 0
     while got < raw.nbytes and (chunk := file.read(min(1 << 24, raw.nbytes - got))):
-        view[got : got + len(chunk)] = chunk
+        view[got : got + len(chunk)] = np.frombuffer(chunk, np.uint8)
         got += len(chunk)
     if got < raw.nbytes:
         raise InputError(

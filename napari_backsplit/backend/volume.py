@@ -121,7 +121,7 @@ def read_volume(path: Path | str) -> Volume:
     GeometryError
         It is not 3D, or its grid is sheared, contradictory or has no size.
     """
-    path = Path(path)
+    path = _existing(path)
     if path.is_dir():
         from napari_backsplit.backend.dicom import read_series
 
@@ -141,7 +141,7 @@ def read_geometry(path: Path | str) -> Geometry:
     InputError
         As `read_volume`; voxels cut short are not noticed in a compressed file.
     """
-    path = Path(path)
+    path = _existing(path)
     if path.is_dir():
         from napari_backsplit.backend import dicom
 
@@ -284,6 +284,12 @@ def _inside_share(source: Geometry, target: Geometry) -> float:
     return float(inside.mean())
 
 
+def _existing(path: Path | str) -> Path:
+    if not Path(path).exists():
+        raise InputError(f"{Path(path).name} does not exist.", "Check the path.")
+    return Path(path)
+
+
 def _suffix(path: Path) -> str:
     """Return the known suffix of a path, lower case; refuse any other."""
     name = path.name.lower()
@@ -298,8 +304,6 @@ def _suffix(path: Path) -> str:
 
 
 def _itk_geometry(path: Path) -> tuple[Geometry, tuple[str, ...]]:
-    if not path.is_file():
-        raise InputError(f"{path.name} does not exist.", "Check the path.")
     notes = check_text_header(path)
     reader = _itk_reader(path)
     _itk_call(reader.ReadImageInformation, path)
