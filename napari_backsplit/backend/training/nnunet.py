@@ -161,6 +161,8 @@ def _override(configuration: dict[str, Any], spec: PlanSpec) -> None:
         configuration["patch_size"] = list(spec.patch_size)
     if spec.batch_size is not None:
         configuration["batch_size"] = spec.batch_size
+    if spec.batch_dice is not None:
+        configuration["batch_dice"] = spec.batch_dice
     if spec.features is not None:
         configuration["architecture"] = _small_unet(configuration, spec.features)
     strides = np.prod(configuration["architecture"]["arch_kwargs"]["strides"], axis=0)

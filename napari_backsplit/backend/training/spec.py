@@ -37,6 +37,8 @@ class PlanSpec(_Frozen):
     """Patch in voxels of the planned spacing, in nnU-Net's transposed axis order."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Patches in a batch; None: as planned. The BackSplit paper uses 2."""
+    batch_dice: bool | None = None
+    """Sum Dice over the batch before the ratio, not per patch; None: as planned."""
     spacing_mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     """Spacing to train at, mm, in the file's (z, y, x) order; None: nnU-Net's choice."""
     intensities: Literal["targets", "structures"] = "targets"
@@ -69,10 +71,12 @@ class RunSpec(_Frozen):
     """Batches in an epoch."""
     validation_iterations: Annotated[int, Field(ge=1)] = 50
     """Batches that judge an epoch; the same patches after every epoch."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum 0.99, as nnU-Net, or AdamW, which needs fewer iterations."""
     initial_lr: Annotated[float, Field(gt=0)] = 1e-2
     """Learning rate at the start; it decays as (1 - epoch / epochs) ** 0.9."""
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
-    """Weight decay of SGD (Nesterov momentum 0.99)."""
+    """Weight decay of the optimiser."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Patches in a batch; None: as planned."""
     patch_size: Size | None = None

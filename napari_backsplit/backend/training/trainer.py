@@ -20,6 +20,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
@@ -138,6 +139,16 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
             if isinstance(transform, SpatialTransform):
                 transform.mode_seg = "nearest"
         return pipeline
+
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """Return the spec's optimiser and nnU-Net's polynomial decay."""
+        if self.run.spec.optimiser == "sgd":
+            optimizer, schedule = super().configure_optimizers()
+            return optimizer, schedule
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _do_i_compile(self) -> bool:
         return self.run.spec.compile and self.device.type == "cuda" and os.name != "nt"

@@ -16,7 +16,9 @@ from napari_backsplit.backend.training.losses import (
 )
 
 
-def _batch(classes: int, seed: int = 0, codes: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(
+    classes: int, seed: int = 0, codes: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, classes, 4, 5, 6, generator=generator) * 3
     target = torch.randint(0, codes or classes, (2, 1, 4, 5, 6), generator=generator)
@@ -52,9 +54,7 @@ def test_gradient_of_the_label_set_loss() -> None:
         known = (~(table & (table.sum(1, keepdim=True) > 1)))[codes][..., 1:].movedim(-1, 1)
         one_hot = functional.one_hot(codes.clamp(max=3) * (codes < 4), 4)[..., 1:].movedim(-1, 1)
         p = z.softmax(1)[:, 1:] * known
-        total = (2 * (p * one_hot).sum((2, 3, 4)) + 1e-5) / (
-            (p + one_hot).sum((2, 3, 4)) + 1e-5
-        )
+        total = (2 * (p * one_hot).sum((2, 3, 4)) + 1e-5) / ((p + one_hot).sum((2, 3, 4)) + 1e-5)
         return -total.mean()
 
     value = loss.dice(logits, codes)
@@ -66,7 +66,9 @@ def test_gradient_of_the_label_set_loss() -> None:
 
 @pytest.mark.parametrize("batch_dice", [True, False])
 @pytest.mark.parametrize("classes", [2, 5])
-def test_fully_labelled_it_is_nnunets_dice_and_cross_entropy(classes: int, batch_dice: bool) -> None:
+def test_fully_labelled_it_is_nnunets_dice_and_cross_entropy(
+    classes: int, batch_dice: bool
+) -> None:
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
     from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 

@@ -1,0 +1,44 @@
+# `make test` and `make demo` set up all they need; a second run finds it done.
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.set-up
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: test demo soak experiments bench format clean help
+
+help:
+	@echo "make demo         synthetic cases -> binary and BackSplit models -> comparison (15 min)"
+	@echo "make test         lint, types, architecture and tests (12 min)"
+	@echo "make soak         the long proofs: every kill test, many rounds"
+	@echo "make experiments  the trainings behind docs/experiments/ (hours; resumable)"
+	@echo "make bench        the benchmarks behind docs/benchmarks.md"
+
+$(SETUP): pyproject.toml constraints.txt scripts/set-up.sh
+	sh scripts/set-up.sh $(VENV)
+	touch $@
+
+test: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -m "not soak" -n 2 $(PYTEST)
+
+demo: $(SETUP)
+	$(BIN)/backsplit demo demo
+
+soak: $(SETUP)
+	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST)
+
+experiments: $(SETUP)
+	$(BIN)/python scripts/experiments.py experiments
+
+bench: $(SETUP)
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+format: $(SETUP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo experiments

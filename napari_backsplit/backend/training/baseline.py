@@ -1,0 +1,129 @@
+"""Where a run starts from: one of the project's own models, or a foreign one that it adopts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import link_or_copy, read_json
+from napari_backsplit.backend.jobs import list_jobs
+from napari_backsplit.backend.prediction.archive import unpack_zip
+from napari_backsplit.backend.prediction.model_folder import ModelFolder
+
+ADOPTED = "baselines"
+KEPT = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+
+
+def model_path(project_folder: Path, model: str) -> str:
+    """Return the model folder that a person means, relative to the project where it is inside.
+
+    Parameters
+    ----------
+    project_folder : Path
+    model : str
+        Number or id of a training job, a path in the project, or any other path.
+
+    Raises
+    ------
+    InputError
+        There is no such job and no such folder.
+    """
+    for job in list_jobs(project_folder):
+        number = job.id.partition("-")[0]
+        if model == job.id or (model.isdigit() and int(number) == int(model)):
+            return f"jobs/{job.id}/model"
+    for path in (project_folder / model, Path(model)):
+        if path.exists():
+            inside = path.resolve().is_relative_to(project_folder.resolve())
+            root = project_folder.resolve()
+            return path.resolve().relative_to(root).as_posix() if inside else str(path.resolve())
+    raise InputError(
+        f"There is no training job and no model folder {model!r}.",
+        "See the jobs with: backsplit jobs list",
+    )
+
+
+def find_baseline(project_folder: Path, model: str) -> dict[str, Any]:
+    """Return what a run spec needs to start from a model: baseline and plan set.
+
+    Raises
+    ------
+    InputError
+        A foreign model was not adopted yet.
+    """
+    relative = model_path(project_folder, model)
+    path = project_folder / relative
+    if not Path(relative).is_absolute() and relative.startswith("jobs/"):
+        card = ModelFolder.open(path).card
+        return {"baseline": relative, "plan_set": card["plan_set"], "fold": card["run"]["fold"]}
+    for adopted in sorted((project_folder / ADOPTED).glob("*")):
+        if adopted == path or _same(adopted, path):
+            name = f"{ADOPTED}/{adopted.name}"
+            return {
+                "baseline": name,
+                "plan_set": _plan_set_of(project_folder, name),
+                **_only_fold(adopted),
+            }
+    raise InputError(
+        "This model's plans are not in the project yet.", f"Run: backsplit plan --adopt {model}"
+    )
+
+
+def adopt_model(project_folder: Path, path: Path) -> str:
+    """Take a foreign model into the project: checked, linked (else copied), never changed.
+
+    The checkpoints get a second name under baselines/<name>, so that no job holds an outside
+    path and the run stays repeatable when the original is moved.
+
+    Returns
+    -------
+    str
+        baselines/<name>, relative to the project.
+
+    Raises
+    ------
+    InputError, UntrustedModelError
+        The folder is not a whole model, or names code to run.
+    """
+    home = project_folder / ADOPTED
+    if path.suffix == ".zip":
+        home.mkdir(exist_ok=True)
+        unpacked = unpack_zip(path, home / f".unpack-{path.stem}")
+        try:
+            return adopt_model(project_folder, unpacked)
+        finally:
+            shutil.rmtree(unpacked)
+    model = ModelFolder.open(path)
+    for adopted in sorted(home.glob("[!.]*")):
+        if _same(adopted, path):
+            return f"{ADOPTED}/{adopted.name}"
+    name = f"baseline-{1 + len(list(home.glob('[!.]*')))}"
+    for file in KEPT:
+        if (model.path / file).exists():
+            link_or_copy(model.path / file, home / name / file)
+    for fold, checkpoint in model.checkpoints.items():
+        link_or_copy(checkpoint, home / name / f"fold_{fold}" / checkpoint.name)
+    return f"{ADOPTED}/{name}"
+
+
+def _same(adopted: Path, path: Path) -> bool:
+    ours, theirs = ModelFolder.open(adopted), ModelFolder.open(path)
+    return ours.hashes() == theirs.hashes()
+
+
+def _plan_set_of(project_folder: Path, baseline: str) -> str:
+    for file in sorted((project_folder / "nnunet" / "plan_sets").glob("*.json")):
+        spec = read_json(file)["spec"]
+        if spec["baseline"] == baseline:
+            return str(spec["name"])
+    raise InputError(
+        "The baseline was adopted, but its plan set was not made.",
+        f"Run: backsplit plan --adopt {baseline}",
+    )
+
+
+def _only_fold(adopted: Path) -> dict[str, Any]:
+    (first, *_) = ModelFolder.open(adopted).checkpoints
+    return {"fold": int(first) if first.isdigit() else first}

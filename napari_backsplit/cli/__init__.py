@@ -1,0 +1,77 @@
+"""The `backsplit` command: one sub-command per step. Heavy modules load only when a step runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from napari_backsplit import __version__
+from napari_backsplit.backend.errors import BackSplitError
+
+GUIDE = """
+Make a lesion model better by sub-dividing its background (BackSplit).
+
+You need images, a reference mask of the lesion (the *target*) in each, and masks of a few organs
+around it (the *supports*). A project keeps them together:
+
+    backsplit init my-project --channel CT --target lesion --support kidney
+    cd my-project
+    backsplit import images ../images --pattern "{case}.nii.gz"
+    backsplit import masks lesion ../lesions
+    backsplit import masks kidney ../kidneys
+    backsplit reserve --fraction 0.25
+    backsplit check
+
+Then train, and see whether it helped:
+
+    backsplit plan
+    backsplit train --arm binary
+    backsplit finetune --from 2
+    backsplit predict 2; backsplit predict 3; backsplit predict 4
+    backsplit compare binary=5 control=6 finetune=7
+
+Try it all on synthetic cases in a quarter of an hour: backsplit demo. Long work runs as a job that
+goes on when this window closes. Research use only: not a medical device.
+"""
+
+app = typer.Typer(
+    name="backsplit",
+    help=GUIDE,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"napari-backsplit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; an error is one sentence, its remedy, and exit code 1."""
+    try:
+        app()
+    except BackSplitError as error:
+        from napari_backsplit.cli.console import err
+
+        err.print(f"[red]Error:[/] {error.problem}", highlight=False, soft_wrap=True)
+        if error.remedy:
+            err.print(error.remedy, highlight=False, soft_wrap=True, markup=False)
+        sys.exit(1)
+
+
+from napari_backsplit.cli import data, demo, jobs, models  # noqa: E402, F401  they add commands

@@ -1,0 +1,112 @@
+"""What the command prints: errors, tables, and a job while it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from napari_backsplit.backend.jobs import Job, JobStatus, Metric, Note, Phase, State, follow
+from napari_backsplit.backend.jobs import Progress as ProgressEvent
+
+out = Console()
+err = Console(stderr=True)
+
+STYLE = {"info": "", "warning": "yellow", "error": "red"}
+
+
+def say(text: str) -> None:
+    """Print a line for a person."""
+    out.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def show(value: Any, as_json: bool, lines: Iterable[str] = ()) -> None:
+    """Print a result: as JSON where a program reads it, as lines where a person does."""
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+        return
+    for line in lines:
+        say(line)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table."""
+    grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        grid.add_row(*(escape(str(cell)) for cell in row))
+    out.print(grid)
+
+
+def follow_job(job: Job, *, cancel_on_interrupt: bool = False, quiet: bool = False) -> JobStatus:
+    """Show a job's progress until it is over.
+
+    Ctrl-C leaves the job running (and says how to find it), or cancels it where that was asked.
+
+    Raises
+    ------
+    typer.Exit
+        The job did not succeed (code 1), or was left running (code 130).
+    """
+    try:
+        status = _watch(job, quiet)
+    except KeyboardInterrupt:
+        _interrupted(job, cancel_on_interrupt)
+        raise typer.Exit(130) from None
+    if status.state is not State.SUCCEEDED:
+        err.print(f"[red]{job.id} {status.state}[/]: {escape(status.message)}", soft_wrap=True)
+        if status.resumable:
+            err.print(f"Resume it with: backsplit jobs resume {job.id}", highlight=False)
+        raise typer.Exit(1)
+    return status
+
+
+def _watch(job: Job, quiet: bool) -> JobStatus:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=err, disable=quiet, transient=True) as bars:
+        bar = bars.add_task(job.spec.title or job.id, total=1, figures="")
+        figures: dict[str, float] = {}
+        for event in follow(job):
+            match event:
+                case JobStatus():
+                    status = event
+                case ProgressEvent(done=done, total=total, text=text):
+                    bars.update(bar, completed=done, total=max(total, 1), description=text)
+                case Phase(name=name):
+                    bars.update(bar, description=name, completed=0, total=1)
+                case Metric(name=name, value=value):
+                    figures[name] = value
+                    bars.update(bar, figures=_figures(figures))
+                case Note(level=level, text=text):
+                    bars.console.print(escape(text), style=STYLE[level], highlight=False)
+    return status
+
+
+def _figures(figures: dict[str, float]) -> str:
+    wanted = ("training loss", "target Dice")
+    return "  ".join(f"{name} {figures[name]:.3f}" for name in wanted if name in figures)
+
+
+def _interrupted(job: Job, cancel: bool) -> None:
+    if cancel:
+        job.cancel()
+        job.wait(30)
+        err.print(f"{job.id} was cancelled. Resume it with: backsplit jobs resume {job.id}")
+    else:
+        err.print(
+            f"{job.id} goes on without this window. Follow it with: backsplit jobs follow {job.id}; "
+            f"end it with: backsplit jobs cancel {job.id}",
+            highlight=False,
+        )

@@ -1,0 +1,284 @@
+"""Commands from files to a checked project: sample, init, import, reserve, fuse, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.cli import app
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.project import ImportReport, Project
+
+PANEL = "1 Prepare"
+
+ProjectOption = Annotated[
+    Path,
+    typer.Option(
+        "--project", "-p", envvar="BACKSPLIT_PROJECT", help="Project folder.", show_default="here"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
+ReplaceOption = Annotated[bool, typer.Option(help="Replace masks; the old ones are kept.")]
+ResampleOption = Annotated[
+    bool, typer.Option(help="Bring files on another grid to the first channel's, and record it.")
+]
+PatternOption = Annotated[
+    str,
+    typer.Option(
+        help="Names of files below the folder; {case}, {patient}, {channel}, {structure} and * "
+        "stand for parts of them. Ending with / it finds DICOM folders."
+    ),
+]
+
+importing = typer.Typer(
+    help="Bring images and masks into the project. Images stay where they are.",
+    no_args_is_help=True,
+)
+app.add_typer(importing, name="import", rich_help_panel=PANEL)
+
+
+def open_project(folder: Path, *, read_only: bool = False) -> Project:
+    """Open the project that a command works on."""
+    from napari_backsplit.backend.project import Project
+
+    return Project.open(folder, read_only=read_only)
+
+
+@app.command(rich_help_panel=PANEL)
+def sample(
+    folder: Annotated[Path, typer.Argument(help="New project folder.")],
+    seed: Annotated[int, typer.Option(help="Another seed draws other cases.")] = 1,
+    train: Annotated[int, typer.Option(help="Cases to train on.")] = 16,
+    test: Annotated[int, typer.Option(help="Cases held out.")] = 24,
+) -> None:
+    """Make a project of SYNTHETIC abdominal CT: renal cysts, organs, look-alikes."""
+    from napari_backsplit.backend.phantom import sample_project
+    from napari_backsplit.cli.console import say
+
+    with sample_project(folder, seed, train, test) as project:
+        say(f"{folder}: {len(project.case_ids())} synthetic cases, {test} of them held out.")
+
+
+@app.command(rich_help_panel=PANEL)
+def init(
+    folder: Annotated[Path, typer.Argument(help="New project folder.")],
+    channel: Annotated[
+        list[str], typer.Option(help='Image channel, in order. "CT" is normalised as CT.')
+    ],
+    target: Annotated[list[str], typer.Option(help="Lesion to segment; may be repeated.")],
+    support: Annotated[
+        list[str] | None, typer.Option(help="Support structure; repeat in order of priority.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the project; by default the folder's.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of splits and controls.")] = 0,
+) -> None:
+    """Make an empty project."""
+    from napari_backsplit.backend.project import Project
+    from napari_backsplit.cli.console import say
+
+    with Project.create(folder, name or folder.name, channel, target, support or [], seed=seed):
+        say(f"Made the project {folder}. Next: backsplit import --help")
+
+
+@importing.command("images")
+def import_images(
+    folder: Annotated[Path, typer.Argument(help="Where the images are.")],
+    project: ProjectOption = Path(),
+    pattern: PatternOption = "{case}.nii.gz",
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(help="WORD=CHANNEL where {channel} is not the channel's name or number."),
+    ] = None,
+    test: Annotated[bool, typer.Option(help="Reserve these cases for the test.")] = False,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add cases: one image per channel, or DICOM series folders."""
+    from napari_backsplit.backend.project import import_folder
+
+    with open_project(project) as opened:
+        report = import_folder(
+            opened, folder, pattern, channels=_pairs(channel), test=test, resample=resample
+        )
+    _show_import(report, as_json)
+
+
+@importing.command("masks")
+def import_masks(
+    structure: Annotated[str, typer.Argument(help="Target or support of the project.")],
+    folder: Annotated[Path, typer.Argument(help="Where its masks are, one file a case.")],
+    project: ProjectOption = Path(),
+    pattern: PatternOption = "{case}.nii.gz",
+    absent_is_empty: Annotated[
+        bool, typer.Option(help="A case without a file is free of the structure.")
+    ] = False,
+    replace: ReplaceOption = False,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the masks of one structure."""
+    from napari_backsplit.backend.project import Masks
+
+    _import(project, Masks(structure, folder, pattern, absent_is_empty), replace, resample, as_json)
+
+
+@importing.command("labels")
+def import_labels(
+    folder: Annotated[Path, typer.Argument(help="Where the label maps are, one file a case.")],
+    ids: Annotated[str, typer.Option(help="ID=STRUCTURE,...; several ids may make one.")],
+    project: ProjectOption = Path(),
+    pattern: PatternOption = "{case}.nii.gz",
+    ignore_others: Annotated[bool, typer.Option(help="Leave out ids that are not named.")] = False,
+    replace: ReplaceOption = False,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add structures from label maps with many ids in one file (as TotalSegmentator --ml)."""
+    from napari_backsplit.backend.project import LabelMaps
+
+    named = _pairs(ids.split(","))
+    odd = [key for key in named if not key.strip().isdigit()]
+    if odd:
+        raise InputError(f"--ids: {odd[0]!r} is no label id.", "Write --ids 2=kidney,3=kidney.")
+    others = "ignore" if ignore_others else "refuse"
+    maps = LabelMaps(folder, pattern, {int(key): name for key, name in named.items()}, others)
+    _import(project, maps, replace, resample, as_json)
+
+
+@importing.command("structures")
+def import_structures(
+    folder: Annotated[Path, typer.Argument(help="Where the folders of masks are.")],
+    names: Annotated[str, typer.Option(help="FILE=STRUCTURE,...; several may make one.")],
+    project: ProjectOption = Path(),
+    pattern: PatternOption = "{case}/{structure}.nii.gz",
+    replace: ReplaceOption = False,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add structures from folders with one file a structure (as TotalSegmentator)."""
+    from napari_backsplit.backend.project import StructureFiles
+
+    files = StructureFiles(folder, pattern, _pairs(names.split(",")))
+    _import(project, files, replace, resample, as_json)
+
+
+@importing.command("nnunet")
+def import_nnunet(
+    folder: Annotated[Path, typer.Argument(help="Folder with dataset.json.")],
+    project: ProjectOption = Path(),
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=STRUCTURE of the project; LABEL= makes it background."),
+    ] = None,
+    replace: ReplaceOption = False,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the cases of an nnU-Net raw dataset; imagesTs is reserved for the test."""
+    from napari_backsplit.backend.project import import_nnunet_raw
+
+    with open_project(project) as opened:
+        report = import_nnunet_raw(
+            opened, folder, _pairs(label), replace=replace, resample=resample
+        )
+    _show_import(report, as_json)
+
+
+@app.command(rich_help_panel=PANEL)
+def reserve(
+    project: ProjectOption = Path(),
+    fraction: Annotated[float | None, typer.Option(help="Share of the patients.")] = None,
+    count: Annotated[int | None, typer.Option(help="Number of patients.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Case id; may be repeated.")] = None,
+) -> None:
+    """Reserve a test set, by patient, before the first training."""
+    from napari_backsplit.cli.console import say
+
+    with open_project(project) as opened:
+        cases = opened.reserve_test(fraction, count=count, ids=case)
+    say(f"{len(cases)} case(s) are held out: {', '.join(cases)}.")
+
+
+@app.command(rich_help_panel=PANEL)
+def fuse(
+    output: Annotated[Path, typer.Argument(help="New folder for the label maps.")],
+    project: ProjectOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Write the fused label map of every case, as the trainings will be told."""
+    from napari_backsplit.backend.fusion.fuse import fuse_case, project_scheme
+    from napari_backsplit.cli.console import show
+
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty.", "Choose a new folder.")
+    with open_project(project, read_only=True) as opened:
+        scheme = project_scheme(opened)
+        result: dict[str, Any] = {"labels": scheme.ids, "cases": {}}
+        for case in opened.case_ids():
+            fused = fuse_case(opened, case, scheme)
+            fused.write(output / f"{case}.nii.gz")
+            result["cases"][case] = {
+                "voxels": fused.fused.voxels,
+                "missing": fused.fused.missing,
+                "overlaps": {f"{a}, {b}": n for (a, b), n in fused.fused.overlaps.items()},
+            }
+    show(result, as_json, [f"Wrote {len(result['cases'])} label maps to {output}."])
+
+
+@app.command(rich_help_panel=PANEL)
+def check(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
+    """Audit the project before training; exit code 1 where something must be mended."""
+    from napari_backsplit.backend.fusion.audit import audit
+    from napari_backsplit.cli.console import say, show, table
+
+    with open_project(project, read_only=True) as opened:
+        findings = audit(opened)
+        cases = len(opened.case_ids())
+    rows = [(f.severity, f.case, f.structure, f.code, f.message) for f in findings]
+    columns = ("severity", "case", "structure", "code", "message")
+    show([dict(zip(columns, row, strict=True)) for row in rows], as_json)
+    if not as_json:
+        table(columns, rows)
+        say(f"{cases} case(s), {len(findings)} finding(s).")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _import(project: Path, masks: Any, replace: bool, resample: bool, as_json: bool) -> None:
+    from napari_backsplit.backend.project import import_masks as apply
+
+    with open_project(project) as opened:
+        report = apply(opened, [masks], replace=replace, resample=resample)
+    _show_import(report, as_json)
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given or [] if text]
+    bare = [key for key, equals, _ in pairs if not equals]
+    if bare:
+        raise InputError(f"{bare[0]!r} has no =.", "Write NAME=VALUE.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _show_import(report: ImportReport, as_json: bool) -> None:
+    from napari_backsplit.cli.console import err, show
+
+    problems = [(p.severity, str(p.source), p.message) for p in report.problems]
+    columns = ("severity", "source", "message")
+    result = {
+        "added": list(report.added.values()),
+        "masks": {case: list(names) for case, names in report.masks.items()},
+        "notes": list(report.notes),
+        "problems": [dict(zip(columns, problem, strict=True)) for problem in problems],
+    }
+    masks = sum(len(names) for names in report.masks.values())
+    counted = f"{len(report.added)} case(s) and {masks} mask(s) added."
+    show(result, as_json, [*report.notes, counted])
+    for severity, source, message in problems:
+        err.print(f"{severity}: {source}: {message}", highlight=False, markup=False, soft_wrap=True)
+    if report.errors:
+        raise typer.Exit(1)

@@ -1,0 +1,222 @@
+"""Commands that make, use and compare models: plan, train, finetune, predict, compare, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.training.spec import FINETUNE, MANY_SUPPORTS, PlanSpec, RunSpec
+from napari_backsplit.cli import app
+from napari_backsplit.cli.data import JsonOption, ProjectOption
+from napari_backsplit.cli.options import make_spec, with_spec
+
+TRAIN = "2 Train"
+COMPARE = "3 Compare"
+
+DetachOption = Annotated[bool, typer.Option(help="Start the job and return at once.")]
+FromOption = Annotated[
+    str,
+    typer.Option(
+        "--from", help="Number of a training job, or a foreign nnU-Net model folder or zip."
+    ),
+]
+StartOption = Annotated[str | None, typer.Option("--from", help="As for `finetune`.")]
+
+
+def _run(
+    project: Path, task: str, params: dict[str, Any], title: str, detach: bool, as_json: bool
+) -> dict[str, Any]:
+    from napari_backsplit.backend.jobs import submit
+    from napari_backsplit.cli.console import follow_job, say, show
+
+    job = submit(project, task, params, title)
+    if detach:
+        show({"job": job.id}, as_json, [f"Started {job.id}: {title}."])
+        return {}
+    if not as_json:
+        say(f"{job.id}: {title}")
+    result = follow_job(job, quiet=as_json).result or {}
+    show({"job": job.id, **result}, as_json)
+    return result
+
+
+@app.command(rich_help_panel=TRAIN)
+@with_spec(PlanSpec, skip=("baseline",))
+def plan(
+    *,
+    project: ProjectOption = Path(),
+    adopt: Annotated[
+        Path | None, typer.Option(help="Take the plans of this nnU-Net model folder or zip.")
+    ] = None,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+    options: dict[str, str],
+) -> None:
+    """Choose spacing, patch and network with nnU-Net, and preprocess the images once.
+
+    All arms of a plan set share its images; only their labels differ.
+    """
+    from napari_backsplit.backend.training.baseline import adopt_model
+    from napari_backsplit.cli.console import say
+
+    baseline = adopt_model(project, adopt) if adopt else None
+    given = {"name": baseline.rpartition("/")[2]} if baseline else {}
+    spec = make_spec(PlanSpec, {**given, **options, "baseline": baseline})
+    params = {"plan": spec.model_dump(mode="json")}
+    result = _run(project, "plan", params, f"plan {spec.name}", detach, as_json)
+    if result and not as_json:
+        spacing = " x ".join(f"{mm:.2f}" for mm in result["spacing_mm"])
+        patch = " x ".join(map(str, result["patch_size"]))
+        say(
+            f"Plan set {spec.name}: {result['cases']} cases, spacing {spacing} mm, patch {patch}, "
+            f"batch {result['batch_size']}, features {result['features']}."
+        )
+
+
+@app.command(rich_help_panel=TRAIN)
+@with_spec(RunSpec, skip=("baseline",))
+def train(
+    *,
+    project: ProjectOption = Path(),
+    start: StartOption = None,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+    options: dict[str, str],
+) -> None:
+    """Train one arm: binary, backsplit, or a control."""
+    from napari_backsplit.backend.training.baseline import find_baseline
+
+    if start is not None:
+        options |= find_baseline(project, start)
+    spec = make_spec(RunSpec, options)
+    title = f"train {spec.arm} {' '.join(spec.supports)}".strip()
+    _run(project, "train", {"run": spec.model_dump(mode="json")}, title, detach, as_json)
+
+
+@app.command(rich_help_panel=TRAIN)
+@with_spec(RunSpec, skip=("baseline", "arm"), **FINETUNE)
+def finetune(
+    *,
+    start: FromOption,
+    project: ProjectOption = Path(),
+    control: Annotated[
+        bool, typer.Option(help="Also give the baseline the same extra binary training.")
+    ] = True,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+    options: dict[str, str],
+) -> None:
+    """Fine-tune a binary model with supports, and its control: the same extra binary training.
+
+    A foreign model needs a plan set with its plans first: backsplit plan --adopt MODEL.
+    """
+    from napari_backsplit.backend.training.baseline import find_baseline
+    from napari_backsplit.cli.console import err
+
+    options = {**FINETUNE, **find_baseline(project, start), **options}
+    spec = make_spec(RunSpec, options)
+    if len(spec.supports) > MANY_SUPPORTS:
+        err.print(
+            f"{len(spec.supports)} supports are many for a fine-tune; one to three work best.",
+            style="yellow",
+        )
+    for arm in ("backsplit", "binary") if control else ("backsplit",):
+        run = spec.model_copy(update={"arm": arm, "supports": spec.supports})
+        title = "fine-tune with supports" if arm == "backsplit" else "the same extra binary epochs"
+        _run(project, "train", {"run": run.model_dump(mode="json")}, title, detach, as_json)
+
+
+@app.command(rich_help_panel=COMPARE)
+def predict(
+    model: Annotated[str, typer.Argument(help="Number of a training job, or a model folder.")],
+    project: ProjectOption = Path(),
+    case: Annotated[
+        list[str] | None, typer.Option(help="Case id; by default all held-out cases.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint file.")] = "checkpoint_final.pth",
+    device: Annotated[str, typer.Option(help="cpu, mps, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    step_size: Annotated[float, typer.Option(help="Step of the sliding window, in patches.")] = 0.5,
+    mirroring: Annotated[
+        bool | None, typer.Option(help="Average over mirrored images; by default as trained.")
+    ] = None,
+    probabilities: Annotated[bool, typer.Option(help="Also write probability maps.")] = False,
+    full_label_map: Annotated[bool, typer.Option(help="Also write all classes.")] = False,
+    declare_unseen: Annotated[
+        bool, typer.Option(help="You declare that the model was not trained on these cases.")
+    ] = False,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict lesions with a run or with any nnU-Net model folder."""
+    from napari_backsplit.backend.training.baseline import model_path
+    from napari_backsplit.cli.data import open_project
+
+    with open_project(project, read_only=True) as opened:
+        cases = case or list(opened.test_cases())
+    params = {
+        "model": model_path(project, model),
+        "cases": cases,
+        "checkpoint": checkpoint,
+        "device": device,
+        "threads": threads,
+        "step_size": step_size,
+        "mirroring": mirroring,
+        "probabilities": probabilities,
+        "full_label_map": full_label_map,
+        "declared_unseen": cases if declare_unseen else [],
+    }
+    _run(project, "predict", params, f"predict {len(cases)} cases", detach, as_json)
+
+
+@app.command(rich_help_panel=COMPARE)
+def compare(
+    arms: Annotated[
+        list[str], typer.Argument(help="NAME=JOB of each prediction; the first is the baseline.")
+    ],
+    project: ProjectOption = Path(),
+    tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the NSD, mm.")] = 2.0,
+    case: Annotated[list[str] | None, typer.Option(help="Case id; may be repeated.")] = None,
+    detach: DetachOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure predictions against the reference, arm against baseline, and write a report."""
+    from napari_backsplit.cli.console import say
+    from napari_backsplit.cli.data import _pairs
+    from napari_backsplit.cli.jobs import find_job
+
+    folders = {name: f"jobs/{find_job(project, job).id}" for name, job in _pairs(arms).items()}
+    if len(folders) < 2:
+        raise InputError("A comparison needs two arms.", "Write: compare binary=5 finetune=6")
+    params = {"arms": folders, "baseline": next(iter(folders)), "tolerance_mm": tolerance_mm}
+    result = _run(project, "compare", {**params, "cases": case}, "compare", detach, as_json)
+    if result and not as_json:
+        for line in result["verdict"]:
+            say(line)
+        say(f"Report: {project / result['report']}")
+
+
+@app.command(rich_help_panel=COMPARE)
+def export(
+    model: Annotated[str, typer.Argument(help="Number of a training job.")],
+    destination: Annotated[Path, typer.Argument(help="New folder, or a file ending in .zip.")],
+    project: ProjectOption = Path(),
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint file.")] = "checkpoint_final.pth",
+    as_json: JsonOption = False,
+) -> None:
+    """Export a run as a plain nnU-Net model that stock nnU-Net predicts with."""
+    from napari_backsplit.backend.training.baseline import model_path
+    from napari_backsplit.cli.console import say
+
+    params = {
+        "model": model_path(project, model),
+        "destination": str(destination.resolve()),
+        "zip": destination.suffix == ".zip",
+        "checkpoint": checkpoint,
+    }
+    result = _run(project, "export", params, "export", False, as_json)
+    if not as_json:
+        say(f"Wrote {result['written']}.")

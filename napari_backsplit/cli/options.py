@@ -1,0 +1,109 @@
+"""Command-line options made from a typed spec: limits, units and help are written once, there."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from napari_backsplit.backend.errors import InputError
+
+Spec = TypeVar("Spec", bound=BaseModel)
+
+
+def with_spec(
+    spec: type[BaseModel], skip: tuple[str, ...] = (), **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of a spec.
+
+    The command takes the options that were given as one dict, its parameter `options`.
+
+    Parameters
+    ----------
+    spec : type of BaseModel
+        Its fields' descriptions become the help.
+    skip : tuple of str
+        Fields that get no option.
+    **defaults
+        What the help shows as a field's default instead of the spec's own.
+    """
+    fields = {name: field for name, field in spec.model_fields.items() if name not in skip}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        kept = [p for p in own.parameters.values() if p.name != "options"]
+
+        def wrapper(**arguments: Any) -> None:
+            given = {name: arguments.pop(name) for name in fields}
+            options = {name: value for name, value in given.items() if value is not None}
+            command(options=options, **arguments)
+
+        added = [_parameter(name, field, defaults.get(name)) for name, field in fields.items()]
+        parameters = [*kept, *added]
+        wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        return wrapper
+
+    return decorate
+
+
+def _parameter(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
+    shown = field.default if default is None else default
+    text = (field.description or "").replace("`", "")
+    if shown is not None and shown != () and shown != {}:
+        text += f" [default: {','.join(map(str, shown)) if isinstance(shown, tuple) else shown}]"
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text, metavar=_metavar(field))
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _metavar(field: FieldInfo) -> str:
+    kind = str(field.annotation)
+    for word, metavar in (
+        ("tuple", "A,B,..."),
+        ("dict", "A=B,..."),
+        ("Literal", "NAME"),
+        ("float", "NUMBER"),
+        ("int", "N"),
+        ("bool", "true|false"),
+    ):
+        if word in kind:
+            return metavar
+    return "TEXT"
+
+
+def make_spec(spec: type[Spec], options: Mapping[str, Any]) -> Spec:
+    """Build a spec from the options' text.
+
+    Raises
+    ------
+    InputError
+        A value is not what its field takes; the sentence names the option and its limits.
+    """
+    values = {name: _parsed(spec.model_fields[name], value) for name, value in options.items()}
+    try:
+        return spec.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "The settings"
+        raise InputError(
+            f"{option} {first.get('input')!r}: {first['msg'].lower()}.",
+            "See --help for its limits.",
+        ) from None
+
+
+def _parsed(field: FieldInfo, value: Any) -> Any:
+    kind = str(field.annotation)
+    if not isinstance(value, str):
+        return value
+    if "tuple" in kind:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if "dict" in kind:
+        return dict(part.split("=", 1) for part in value.split(",") if "=" in part)
+    return int(value) if "int" in kind and value.lstrip("-").isdigit() else value

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import read_json
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.nnunet import read_properties, vanished
+from napari_backsplit.backend.training.prepare import (
+    PlanSet,
+    folds_of,
+    make_plan_set,
+    open_plan_set,
+    prepare_arm,
+)
+from napari_backsplit.backend.training.spec import Arm
+from tests.backend.training.conftest import PLAN
+
+ARMS: tuple[Arm, ...] = ("backsplit", "virtual", "virtual-set", "permuted", "blobs")
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    pass
+
+
+def _labels(plan_set: PlanSet, arm: str, case: str) -> np.ndarray:
+    return blosc2.open(str(plan_set.arrays(arm) / f"{case}_seg.b2nd"), mode="r")[:]
+
+
+@pytest.fixture(scope="module")
+def arms(planned: Path) -> tuple[PlanSet, dict[str, str]]:
+    names = {"binary": "binary"}
+    with Project.open(planned, read_only=True) as project:
+        plan_set = open_plan_set(project, "own")
+        for arm in ARMS:
+            scheme = arm_scheme(project, arm, (), plan_set.cases)
+            plan_set = prepare_arm(project, plan_set, scheme, _quiet)
+            names[arm] = scheme.name
+    return plan_set, names
+
+
+def test_image_arrays_of_all_arms_are_one_file(arms: tuple[PlanSet, dict[str, str]]) -> None:
+    plan_set, names = arms
+    for case in plan_set.cases:
+        inodes = {(plan_set.arrays(a) / f"{case}.b2nd").stat().st_ino for a in names.values()}
+        assert len(inodes) == 1
+
+
+def test_arms_differ_in_their_labels_alone(arms: tuple[PlanSet, dict[str, str]]) -> None:
+    plan_set, names = arms
+    binary = plan_set.plans("binary")
+    for name in names.values():
+        plans = plan_set.plans(name)
+        assert {**plans, "dataset_name": ""} == {**binary, "dataset_name": ""}
+        splits = read_json(plan_set.preprocessed(name) / "splits_final.json")
+        assert splits == read_json(plan_set.preprocessed("binary") / "splits_final.json")
+        for case in plan_set.cases:
+            target = _labels(plan_set, name, case) == 1
+            np.testing.assert_array_equal(target, _labels(plan_set, "binary", case) == 1)
+
+
+def test_patches_are_forced_on_the_target_alone(arms: tuple[PlanSet, dict[str, str]]) -> None:
+    plan_set, names = arms
+    for name in names.values():
+        for case in plan_set.cases:
+            locations = read_properties(plan_set.arrays(name) / case)["class_locations"]
+            assert list(locations) == [1]
+            found = np.asarray(locations[1], dtype=int).reshape(-1, 4)
+            assert len(found) == (_labels(plan_set, "binary", case) == 1).sum()
+
+
+def test_a_missing_support_leaves_no_false_background(
+    arms: tuple[PlanSet, dict[str, str]],
+) -> None:
+    plan_set, names = arms
+    backsplit = names["backsplit"]
+    scheme = read_json(plan_set.preprocessed(backsplit) / "dataset.json")
+    liver, code = scheme["labels"]["liver"], len(scheme["labels"])
+
+    assert scheme["backsplit"]["label_sets"] == [[0, liver]]
+    partial = _labels(plan_set, backsplit, "case_002")
+    assert code in partial
+    assert not np.isin(partial, [0, liver]).any()
+    complete = _labels(plan_set, backsplit, "case_001")
+    assert code not in complete
+    assert (complete == 0).any()
+    assert "or liver" in (plan_set.raw(backsplit) / "README.md").read_text()
+
+
+def test_controls_keep_volumes_and_lose_meaning(arms: tuple[PlanSet, dict[str, str]]) -> None:
+    plan_set, names = arms
+    ours = _labels(plan_set, names["backsplit"], "case_001")
+    blobs = _labels(plan_set, names["blobs"], "case_001")
+    permuted = _labels(plan_set, names["permuted"], "case_001")
+    kidney = ours == 2
+
+    assert abs(int((blobs == 2).sum()) - int(kidney.sum())) < 0.05 * kidney.sum() + 60
+    for control in (blobs, permuted):
+        overlap = (kidney & (control == 2)).sum() / kidney.sum()
+        assert overlap < 0.9
+    assert set(np.unique(_labels(plan_set, names["virtual"], "case_001"))) == {0, 1}
+    assert set(np.unique(_labels(plan_set, names["virtual-set"], "case_001"))) == {1, 3}
+
+
+def test_only_changed_masks_are_prepared_again(planned: Path, sample: Path) -> None:
+    with Project.open(sample) as project:
+        make_plan_set(project, PLAN, _quiet)
+        scheme = arm_scheme(project, "backsplit", ("kidney",), project.training_cases())
+        plan_set = prepare_arm(project, open_plan_set(project, "own"), scheme, _quiet)
+        stems = [plan_set.arrays(scheme.name) / f"{case}_seg.b2nd" for case in plan_set.cases]
+        before = [stem.stat().st_mtime_ns for stem in stems]
+        kidney = project.masks("case_003")["kidney"].copy()
+        kidney[:8] = False
+        from napari_backsplit.backend.volume import Volume
+
+        volume = Volume(kidney, project.geometry("case_003"))
+        project.set_mask("case_003", "kidney", volume, {"engine": "test"}, replace=True)
+
+        prepare_arm(project, open_plan_set(project, "own"), scheme, _quiet)
+
+    changed = [s.stat().st_mtime_ns != b for s, b in zip(stems, before, strict=True)]
+    assert [c for c, new in zip(plan_set.cases, changed, strict=True) if new] == ["case_003"]
+
+
+def test_a_plan_set_keeps_its_settings_and_its_cases(planned: Path) -> None:
+    with Project.open(planned, read_only=True) as project:
+        with pytest.raises(InputError, match="exists with other settings"):
+            make_plan_set(project, PLAN.model_copy(update={"batch_size": 4}), _quiet)
+        with pytest.raises(InputError, match="no plan set 'other'"):
+            open_plan_set(project, "other")
+        with pytest.raises(InputError, match="no fold 7"):
+            folds_of(open_plan_set(project, "own"), 7)
+
+
+def test_lesions_that_vanish_are_counted() -> None:
+    lesions = np.zeros((12, 12, 12), int)
+    lesions[1:4, 1:4, 1:4] = 1
+    lesions[8, 8, 8] = 1
+    lesions[8, 8, 4] = 1
+    kept = np.zeros((6, 6, 6), int)  # half the resolution; the single voxels are gone
+    kept[0:2, 0:2, 0:2] = 1
+    properties = {"bbox_used_for_cropping": [[0, 12]] * 3}
+
+    assert vanished(lesions, kept, properties, (0, 1, 2)) == 2
+    assert vanished(lesions, kept * 0, properties, (0, 1, 2)) == 3
+    assert vanished(lesions * 0, kept * 0, properties, (0, 1, 2)) == 0
+
+
+@pytest.mark.parametrize("supports", [("spleen",), ("kidney", "nothing")])
+def test_an_unknown_support_is_named(planned: Path, supports: tuple[str, ...]) -> None:
+    with Project.open(planned, read_only=True) as project, pytest.raises(InputError) as error:
+        arm_scheme(project, "backsplit", supports, project.training_cases())
+    assert supports[-1] in str(error.value)
+
+
+def test_raw_datasets_are_plain_nnunet_without_copies(planned: Path) -> None:
+    raw = next((planned / "nnunet" / "raw").glob("Dataset*_own-binary"))
+    dataset = read_json(raw / "dataset.json")
+    assert dataset["labels"] == {"background": 0, "lesion": 1}
+    for case, files in dataset["dataset"].items():
+        (image,) = files["images"]
+        assert (raw / image).resolve() == (planned / "images" / f"{case}_0000.nii.gz").resolve()
+        assert (raw / files["label"]).exists()
+    assert not (raw / "imagesTr").exists()
