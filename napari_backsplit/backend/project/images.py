@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from napari_backsplit.backend.errors import GeometryError
+import numpy as np
+
+from napari_backsplit.backend.errors import GeometryError, InputError
 from napari_backsplit.backend.files import link_or_copy, sha256
 from napari_backsplit.backend.project.private import unnamed
 from napari_backsplit.backend.project.schema import Image
-
-if TYPE_CHECKING:
-    from napari_backsplit.backend.volume import Volume
+from napari_backsplit.backend.volume import Volume, check_finite, read_volume, write_volume
+from napari_backsplit.backend.volume import resample as resampled
 
 ENDINGS = (".nii.gz", ".nrrd", ".mha")
 """Endings that nnU-Net reads and that are kept; every other file is converted."""
@@ -59,12 +61,10 @@ def load(path: Path, channel: str, words: Iterable[str]) -> Loaded:
     InputError
         It cannot be read, or has voxels that are NaN or infinite; no path is in the text.
     """
-    from napari_backsplit.backend.volume import check_finite, read_volume
-
     with unnamed(path, f"The image of {channel}"):
         volume = read_volume(path)
         check_finite(volume, f"The image of {channel}")
-        return Loaded(path, volume, source_sha256(path), _reason(path, words))
+        return Loaded(path, volume, source_sha256(path, volume), _reason(path, words))
 
 
 def on_one_grid(images: Mapping[str, Loaded], resample: bool) -> dict[str, Loaded]:
@@ -83,14 +83,12 @@ def on_one_grid(images: Mapping[str, Loaded], resample: bool) -> dict[str, Loade
 
 def place(image: Loaded, destination: Path, root: Path) -> tuple[Image, str]:
     """Give the image its neutral name; return its record and a note ("" for a plain link)."""
-    from napari_backsplit.backend.volume import write_volume
-
     ending = ending_of(image.path)
     reason = image.rewritten
     if not reason and not destination.name.endswith(ending or "?"):
         reason = "converted to the project's file format"
     if reason:
-        write_volume(image.volume, destination)
+        write_whole(image.volume, destination)
     elif link_or_copy(image.path, destination) == "copy":
         reason = "copied, as hard links do not work here"
     digest = sha256(destination) if reason else image.sha256
@@ -103,18 +101,52 @@ def place(image: Loaded, destination: Path, root: Path) -> tuple[Image, str]:
     return record, reason
 
 
+def write_whole(volume: Volume, path: Path) -> None:
+    """Write a volume and read it back before it takes its place.
+
+    SimpleITK does not notice when a compressed file is cut short by a full disk.
+
+    Raises
+    ------
+    OSError
+        The file could not be written in full; what was at `path` is still there.
+    """
+    temporary = path.with_name(f".whole-{path.name}")
+    try:
+        write_volume(volume, temporary)
+        if not _is_whole(volume, temporary):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_whole(volume: Volume, path: Path) -> bool:
+    try:
+        return np.array_equal(read_volume(path).array, volume.array)
+    except InputError:
+        return False
+
+
 def ending_of(path: Path) -> str | None:
     """Return the ending of an image that can be kept, None if it must be converted."""
     name = path.name.lower()
-    return next((end for end in ENDINGS if name.endswith(end) and path.is_file()), None)
+    return next((end for end in ENDINGS if name.endswith(end) and not path.is_dir()), None)
 
 
-def source_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the sorted SHA-256 of a series folder's files."""
-    if not path.is_dir():
+def source_sha256(path: Path, volume: Volume) -> str:
+    """Return the SHA-256 of an image's file.
+
+    For a DICOM series, it is that of the sorted SHA-256 of its files; for a header with its
+    voxels in another file, that of both.
+    """
+    if path.is_dir():
+        digests = sorted(sha256(file) for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+    if not _is_detached(path):
         return sha256(path)
-    digests = sorted(sha256(file) for file in path.iterdir() if file.is_file())
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    voxels = np.ascontiguousarray(volume.array).tobytes()
+    return hashlib.sha256(path.read_bytes() + voxels).hexdigest()
 
 
 def has_private_text(path: Path, words: Iterable[str]) -> bool:
@@ -125,7 +157,7 @@ def has_private_text(path: Path, words: Iterable[str]) -> bool:
     """
     name = path.name.lower()
     if name.endswith(".nii.gz"):
-        return _gzip_names(path) or _nifti_names(gzip.open(path).read(544), words)
+        return _gzip_names(path) or _nifti_names(_nifti_head(path), words)
     if name.endswith(".nrrd"):
         return _nrrd_names(_head(path))
     return name.endswith(".mha") and _mha_names(_head(path))
@@ -140,8 +172,6 @@ def _reason(path: Path, words: Iterable[str]) -> str:
 
 
 def _onto(image: Loaded, name: str, other: Loaded, first: str, resample: bool) -> Loaded:
-    from napari_backsplit.backend.volume import resample as resampled
-
     difference = other.volume.geometry.difference(image.volume.geometry)
     if difference is None:
         return image
@@ -158,6 +188,11 @@ def _gzip_names(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4)
     return len(head) == 4 and bool(head[3] & (_GZIP_NAME | _GZIP_COMMENT))
+
+
+def _nifti_head(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        return file.read(544)
 
 
 def _nifti_names(head: bytes, words: Iterable[str]) -> bool:
@@ -178,6 +213,15 @@ def _head(path: Path) -> list[str]:
     with path.open("rb") as file:
         text = file.read(1 << 16).split(b"\n\n")[0]
     return text.decode("latin-1").splitlines()
+
+
+def _is_detached(path: Path) -> bool:
+    """Tell whether a file is a MetaImage or NRRD header whose voxels are in another file."""
+    if path.suffix.lower() not in (".mhd", ".mha", ".nrrd"):
+        return False
+    keys = ("elementdatafile", "data file", "datafile")
+    named = [line for line in _head(path) if line.lower().startswith(keys)]
+    return any(not line.upper().endswith("LOCAL") for line in named)
 
 
 def _nrrd_names(lines: list[str]) -> bool:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import GeometryError, InputError, ProjectError
 from napari_backsplit.backend.files import link_or_copy, read_json, sha256, write_json
+from napari_backsplit.backend.project.images import write_whole
 from napari_backsplit.backend.project.schema import (
     Grid,
     Provenance,
@@ -23,7 +24,7 @@ from napari_backsplit.backend.project.schema import (
     explain,
     today,
 )
-from napari_backsplit.backend.volume import Geometry, Volume, read_mask, resample, write_volume
+from napari_backsplit.backend.volume import Geometry, Volume, read_mask, resample
 
 ENDING = ".nii.gz"
 
@@ -107,7 +108,7 @@ def provenance_of(
 def replace(path: Path, volume: Volume, record: Provenance, trash: Path) -> None:
     """Write a mask and its provenance; keep the mask that was there."""
     keep(path, trash)
-    write_volume(volume, path)
+    write_whole(volume, path)
     write_json(beside(path), {**record.model_dump(mode="json"), "sha256": sha256(path)})
 
 

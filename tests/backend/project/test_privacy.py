@@ -56,7 +56,6 @@ def test_only_private_json_names_the_patient(tmp_path, make):
         project.set_mask(
             "case_001", "liver", read_volume(make.folder / "X_Y/liver.nii.gz"), {}, replace=True
         )
-        project.reserve_test(ids=["case_001"]) if len(project.case_ids()) > 1 else None
     assert report.problems == ()
     assert _traces(tmp_path / "p") == ["private.json"]
     private = tmp_path / "p/private.json"

@@ -5,10 +5,13 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from napari_backsplit.backend.errors import GeometryError, InputError, ProjectError
 from napari_backsplit.backend.project import Project, schema, store
@@ -223,6 +226,16 @@ def test_paths_with_spaces_and_other_letters_work(tmp_path, make):
     assert Project.open(tmp_path / "Übung 1", read_only=True).case_ids() == ("case_001",)
 
 
+def test_headers_that_are_alike_are_no_duplicates_where_their_voxels_differ(project, make):
+    for name in ("a", "b"):
+        image = make.folder / name / "image.mhd"
+        image.parent.mkdir(parents=True)
+        array = np.full((4, 5, 6), ord(name), np.int16)
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(image))
+        assert "converted" in project.add_case({"CT": image}).notes[-1]
+    assert project.case_ids() == ("case_001", "case_002")
+
+
 def test_an_unknown_case_is_refused(project):
     with pytest.raises(ProjectError, match="no case 'case_009'"):
         project.geometry("case_009")
@@ -269,6 +282,46 @@ def test_a_full_disk_never_harms_a_mask(filled, labels, monkeypatch):
         filled.set_mask("case_001", "lesion", labels(()), {}, replace=True)
     monkeypatch.undo()
     np.testing.assert_array_equal(filled.masks("case_001")["lesion"], before)
+
+
+SMALL = """
+import resource, sys
+from napari_backsplit.backend.errors import ProjectError
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.volume import read_mask
+
+project = Project.open(sys.argv[1])
+mask = read_mask(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (12000, resource.RLIM_INFINITY))
+for act in (
+    lambda: project.set_mask("case_001", "lesion", mask, {}, replace=True),
+    lambda: project.add_case({"CT": sys.argv[3]}, name="new"),
+):
+    try:
+        act()
+    except ProjectError as error:
+        print(error)
+"""
+
+
+def test_files_cut_short_by_the_disk_are_noticed(filled, make):
+    """SimpleITK itself does not notice, where the file is compressed."""
+    pytest.importorskip("resource")
+    shape = (40, 50, 60)
+    big = filled.add_case({"CT": make.image("big.nii.gz", shape=shape)}, name="big").id
+    noise = np.random.default_rng(0).random(shape) > 0.5
+    mask, image = make.write("noise.nii.gz", noise), make.image("other.nrrd", shape=shape)
+    before, known = _tree(filled.folder), filled.schema
+    filled.close()
+    code = SMALL.replace("case_001", big)
+    command = [sys.executable, "-c", code, str(filled.folder), str(mask), str(image)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.count("cannot be written: ") == 2
+    assert Project.open(filled.folder, read_only=True).schema == known
+    assert _tree(filled.folder).items() >= before.items() - {
+        item for item in before.items() if item[0].startswith(".lock")
+    }
+    assert not [path for path in filled.folder.rglob(".*") if "nii" in path.name]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
