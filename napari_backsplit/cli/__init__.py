@@ -30,7 +30,7 @@ Then train, and see whether it helped:
     backsplit train --arm binary
     backsplit finetune --from 2
     backsplit predict 2; backsplit predict 3; backsplit predict 4
-    backsplit compare binary=5 control=6 finetune=7
+    backsplit compare binary=5 finetune=6 control=7
 
 Try it all on synthetic cases in a quarter of an hour: backsplit demo. Long work runs as a job that
 goes on when this window closes. Research use only: not a medical device.
@@ -41,6 +41,7 @@ app = typer.Typer(
     help=GUIDE,
     no_args_is_help=True,
     rich_markup_mode="markdown",
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -106,7 +106,8 @@ def _interrupted(job: Job, cancel: bool) -> None:
         err.print(f"{job.id} was cancelled. Resume it with: backsplit jobs resume {job.id}")
     else:
         err.print(
-            f"{job.id} goes on without this window. Follow it with: backsplit jobs follow {job.id}; "
-            f"end it with: backsplit jobs cancel {job.id}",
+            f"{job.id} goes on without this window.\n"
+            f"Follow it with: backsplit jobs follow {job.id}\n"
+            f"End it with:    backsplit jobs cancel {job.id}",
             highlight=False,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -102,7 +102,7 @@ def import_images(
 
     with open_project(project) as opened:
         report = import_folder(
-            opened, folder, pattern, channels=_pairs(channel), test=test, resample=resample
+            opened, folder, pattern, channels=pairs(channel), test=test, resample=resample
         )
     _show_import(report, as_json)
 
@@ -140,11 +140,11 @@ def import_labels(
     """Add structures from label maps with many ids in one file (as TotalSegmentator --ml)."""
     from napari_backsplit.backend.project import LabelMaps
 
-    named = _pairs(ids.split(","))
+    named = pairs(ids.split(","))
     odd = [key for key in named if not key.strip().isdigit()]
     if odd:
         raise InputError(f"--ids: {odd[0]!r} is no label id.", "Write --ids 2=kidney,3=kidney.")
-    others = "ignore" if ignore_others else "refuse"
+    others: Literal["ignore", "refuse"] = "ignore" if ignore_others else "refuse"
     maps = LabelMaps(folder, pattern, {int(key): name for key, name in named.items()}, others)
     _import(project, maps, replace, resample, as_json)
 
@@ -162,7 +162,7 @@ def import_structures(
     """Add structures from folders with one file a structure (as TotalSegmentator)."""
     from napari_backsplit.backend.project import StructureFiles
 
-    files = StructureFiles(folder, pattern, _pairs(names.split(",")))
+    files = StructureFiles(folder, pattern, pairs(names.split(",")))
     _import(project, files, replace, resample, as_json)
 
 
@@ -183,7 +183,7 @@ def import_nnunet(
 
     with open_project(project) as opened:
         report = import_nnunet_raw(
-            opened, folder, _pairs(label), replace=replace, resample=resample
+            opened, folder, pairs(label), replace=replace, resample=resample
         )
     _show_import(report, as_json)
 
@@ -256,7 +256,7 @@ def _import(project: Path, masks: Any, replace: bool, resample: bool, as_json: b
     _show_import(report, as_json)
 
 
-def _pairs(given: list[str] | None) -> dict[str, str]:
+def pairs(given: list[str] | None) -> dict[str, str]:
     pairs = [text.partition("=") for text in given or [] if text]
     bare = [key for key, equals, _ in pairs if not equals]
     if bare:

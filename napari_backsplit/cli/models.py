@@ -53,7 +53,7 @@ def plan(
     ] = None,
     detach: DetachOption = False,
     as_json: JsonOption = False,
-    options: dict[str, str],
+    options: dict[str, Any],
 ) -> None:
     """Choose spacing, patch and network with nnU-Net, and preprocess the images once.
 
@@ -84,7 +84,7 @@ def train(
     start: StartOption = None,
     detach: DetachOption = False,
     as_json: JsonOption = False,
-    options: dict[str, str],
+    options: dict[str, Any],
 ) -> None:
     """Train one arm: binary, backsplit, or a control."""
     from napari_backsplit.backend.training.baseline import find_baseline
@@ -107,7 +107,7 @@ def finetune(
     ] = True,
     detach: DetachOption = False,
     as_json: JsonOption = False,
-    options: dict[str, str],
+    options: dict[str, Any],
 ) -> None:
     """Fine-tune a binary model with supports, and its control: the same extra binary training.
 
@@ -185,10 +185,10 @@ def compare(
 ) -> None:
     """Measure predictions against the reference, arm against baseline, and write a report."""
     from napari_backsplit.cli.console import say
-    from napari_backsplit.cli.data import _pairs
+    from napari_backsplit.cli.data import pairs
     from napari_backsplit.cli.jobs import find_job
 
-    folders = {name: f"jobs/{find_job(project, job).id}" for name, job in _pairs(arms).items()}
+    folders = {name: f"jobs/{find_job(project, job).id}" for name, job in pairs(arms).items()}
     if len(folders) < 2:
         raise InputError("A comparison needs two arms.", "Write: compare binary=5 finetune=6")
     params = {"arms": folders, "baseline": next(iter(folders)), "tolerance_mm": tolerance_mm}

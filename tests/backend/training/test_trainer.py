@@ -127,7 +127,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10)
     )
-    with pytest.raises(OSError, match="needs .* MB and 0 MB are free"):
+    with pytest.raises(OSError, match=r"needs .* MB and 0 MB are free"):
         run.save_checkpoint(str(path))
     assert path.read_bytes() == before
 
