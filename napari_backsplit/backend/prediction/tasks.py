@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = "predictions"
 RECORD = "predictions.json"
+ROLES = ("training", "validation")
 _TILE_REPORT_S = 2.0
 
 
@@ -231,6 +232,7 @@ def _record(
             "folds": list(model.checkpoints),
             "hashes": model.hashes(),
             "arm": model.card.get("arm"),
+            "seen": seen_record(model.card),
         },
         "targets": list(outputs.targets),
         "labels": outputs.targets,
@@ -259,16 +261,31 @@ def role_of(card: Mapping[str, Any], hashes: set[str]) -> str | None:
     A fine-tune has seen what its baseline saw; where that one does not say what it saw,
     nothing is unseen for certain.
     """
-    records = list(_data_records(card))
-    for role in ("training", "validation"):
-        if any(hashes & set(data.get(role, {}).values()) for data in records if data):
+    record = seen_record(card)
+    for role in ROLES:
+        if hashes & set(record[role] or ()):
             return role
-    return None if any(data is None for data in records) else "unseen"
+    return None if None in record.values() else "unseen"
 
 
-def _data_records(card: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any] | None]:
-    yield (card or {}).get("data")
-    if card and card.get("baseline") is not None:
+def seen_record(card: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """Return the hashes of the images a model has seen, by role, its baselines' included.
+
+    Where any of them does not say, what is known counts as training and validation is None.
+    """
+    records = list(_data_records(card))
+    known = {
+        role: sorted({h for data in records for h in (data.get(role) or {}).values()})
+        for role in ROLES
+    }
+    if all(role in data for data in records for role in ROLES):
+        return dict(known)
+    return {"training": sorted({h for role in known.values() for h in role}), "validation": None}
+
+
+def _data_records(card: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield card.get("data") or {}
+    if card.get("baseline") is not None:
         yield from _data_records(card["baseline"])
 
 

@@ -40,6 +40,7 @@ OPERATORS = frozenset(
     f"dynamic_network_architectures.building_blocks.residual.{name}"
     for name in ("BasicBlockD", "BottleneckD")
 )
+_POOLS = frozenset({"conv", "max", "avg"})
 PREPROCESSORS = frozenset({"DefaultPreprocessor"})
 RESAMPLERS = frozenset(
     {
@@ -129,11 +130,15 @@ def _architecture(what: str, value: Any) -> None:
     architecture = _entries(what, value)
     _allow("network", architecture.get("network_class_name"), NETWORKS)
     arguments = _entries("network's arguments", architecture.get("arch_kwargs"))
-    for key in _list("list of imports", architecture.get("_kw_requires_import", [])):
+    imports = _list("list of imports", architecture.get("_kw_requires_import", []))
+    for key in imports:
         if not isinstance(key, str) or key not in arguments:
             raise _refuse("import", key)
-        if arguments[key] is not None:
-            _allow(f"network's {key}", arguments[key], OPERATORS)
+    for key, argument in arguments.items():
+        # Some trainers look names up that the list of imports leaves out.
+        allowed = OPERATORS if key in imports else OPERATORS | _POOLS
+        if isinstance(argument, str) or (key in imports and argument is not None):
+            _allow(f"network's {key}", argument, allowed)
 
 
 _CONFIGURATION: dict[str, _Rule] = {

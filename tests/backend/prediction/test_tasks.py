@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.jobs import Event, Note, Progress
+from napari_backsplit.backend.jobs import Event, Note, Progress, State, submit
 from napari_backsplit.backend.prediction import tasks
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
@@ -162,18 +162,40 @@ def test_targets_are_matched_by_name(tiny: Any, tmp_path: Path) -> None:
         tasks.match_targets(opened, ["lesion"], {"lesion": "cyst"})
 
 
+A, B = {"x": "a"}, {"x": "b"}
+NOT_A = {"training": B, "validation": {}}
+
+
 @pytest.mark.parametrize(
     ("card", "role"),
     [
         ({}, None),
-        ({"data": {"training": {"case_009": "a"}}}, "training"),
-        ({"data": {"training": {"x": "b"}, "validation": {"y": "a"}}}, "validation"),
-        ({"data": {"training": {"x": "b"}, "validation": {}}}, "unseen"),
-        ({"data": {}, "baseline": None}, "unseen"),
-        ({"data": {}, "baseline": {"model": "m", "data": None}}, None),
-        ({"data": {}, "baseline": {"model": "m", "data": {"training": {"x": "a"}}}}, "training"),
-        ({"data": {}, "baseline": {"model": "m", "data": {"training": {"x": "b"}}}}, "unseen"),
+        ({"data": {"training": A, "validation": {}}}, "training"),
+        ({"data": {"training": B, "validation": A}}, "validation"),
+        ({"data": NOT_A}, "unseen"),
+        ({"data": {"training": B}}, None),
+        ({"data": NOT_A, "baseline": None}, "unseen"),
+        ({"data": NOT_A, "baseline": {"model": "m", "data": None}}, None),
+        ({"data": NOT_A, "baseline": {"model": "m", "data": {"training": A}}}, "training"),
+        ({"data": NOT_A, "baseline": {"model": "m", "data": NOT_A}}, "unseen"),
+        ({"data": NOT_A, "baseline": {"data": NOT_A, "baseline": {"data": None}}}, None),
     ],
 )
 def test_what_a_model_did_with_an_image(card: dict[str, Any], role: str | None) -> None:
     assert tasks.role_of(card, {"a"}) == role
+
+
+def test_the_record_of_what_was_seen() -> None:
+    card = {"data": {"training": {"x": "b", "y": "a"}, "validation": {"z": "c"}}}
+    assert tasks.seen_record(card) == {"training": ["a", "b"], "validation": ["c"]}
+    unknown = card | {"baseline": {"data": None}}
+    assert tasks.seen_record(unknown) == {"training": ["a", "b", "c"], "validation": None}
+
+
+@pytest.mark.training
+def test_a_real_job(project: Path) -> None:
+    params = {"model": "jobs/0001-train/model", "mirroring": False}
+    job = submit(project, "predict", params, env={"OMP_NUM_THREADS": "1"})
+    status = job.wait(timeout_s=120)
+    assert status.state is State.SUCCEEDED, job.log_tail()
+    assert (job.folder / "predictions" / "case_003.nii.gz").exists()

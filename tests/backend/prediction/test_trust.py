@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pydoc
 import re
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,18 @@ def test_a_new_kind_of_import_is_refused(plans: dict[str, Any]) -> None:
         trust.check_plans(plans)
 
 
+@pytest.mark.parametrize("name", ["planted.thing", "os"])
+def test_a_name_left_out_of_the_imports_is_refused_too(plans: dict[str, Any], name: str) -> None:
+    """nnUNetTrainerBN imports conv_op whether it is listed or not."""
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    architecture["arch_kwargs"]["conv_op"] = name
+    architecture["_kw_requires_import"] = []
+    with pytest.raises(UntrustedModelError, match=name):
+        trust.check_plans(plans)
+    architecture["arch_kwargs"] |= {"conv_op": "torch.nn.Conv3d", "pool": "conv"}
+    trust.check_plans(plans)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -130,6 +143,23 @@ def test_a_planted_session_class_is_refused(tiny: Any, tmp_path: Path, content: 
 def test_a_folder_without_plans_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no plans\.json"):
         trust.check_folder(tmp_path)
+
+
+def test_a_planted_module_does_not_run(
+    tiny: Any, plans: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pydoc.locate would import it; the folder is refused before."""
+    mark = tmp_path / "ran"
+    (tmp_path / "planted_module.py").write_text(f"open({str(mark)!r}, 'w')\nclass Net: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "planted_module.Net"
+    _set(plans, f"{FULL}/architecture/network_class_name", name)
+    tiny.write_json_files(tmp_path / "m", plans, tiny.dataset({"lesion": 1}))
+    with pytest.raises(UntrustedModelError, match=name):
+        trust.check_folder(tmp_path / "m")
+    assert not mark.exists()
+    assert pydoc.locate(name) is not None
+    assert mark.exists(), "the planted module is harmless, so the test proves nothing"
 
 
 def test_every_allowed_name_exists_or_is_an_alternative_spelling() -> None:
