@@ -7,25 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.project.importing import (
-        FoundCase,
-        ImportPlan,
         ImportReport,
-        LabelMaps,
-        Masks,
-        Problem,
-        StructureFiles,
         apply_plan,
         import_folder,
         import_masks,
         import_multilabel,
         import_structure_folder,
-        scan_folder,
-        scan_masks,
     )
     from napari_backsplit.backend.project.nnunet_raw import (
         dataset_structures,
         import_nnunet_raw,
         scan_nnunet_raw,
+    )
+    from napari_backsplit.backend.project.reader import ProjectReader
+    from napari_backsplit.backend.project.scanning import (
+        FoundCase,
+        ImportPlan,
+        LabelMaps,
+        Masks,
+        Problem,
+        StructureFiles,
+        scan_folder,
+        scan_masks,
     )
     from napari_backsplit.backend.project.schema import (
         FORMAT_VERSION,
@@ -42,11 +45,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "importing": (
-        "FoundCase ImportPlan ImportReport LabelMaps Masks Problem StructureFiles apply_plan "
-        "import_folder import_masks import_multilabel import_structure_folder scan_folder "
-        "scan_masks"
+        "ImportReport apply_plan import_folder import_masks import_multilabel "
+        "import_structure_folder"
     ),
     "nnunet_raw": "dataset_structures import_nnunet_raw scan_nnunet_raw",
+    "reader": "ProjectReader",
+    "scanning": (
+        "FoundCase ImportPlan LabelMaps Masks Problem StructureFiles scan_folder scan_masks"
+    ),
     "schema": (
         "FORMAT_VERSION OKABE_ITO Case Channel Image Provenance Schema Structure neutral_name"
     ),
@@ -67,6 +73,7 @@ __all__ = [
     "Masks",
     "Problem",
     "Project",
+    "ProjectReader",
     "Provenance",
     "Schema",
     "Structure",

@@ -6,7 +6,8 @@ import errno
 import gzip
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def place(image: Loaded, destination: Path, root: Path) -> tuple[Image, str]:
     if not reason and not destination.name.endswith(ending or "?"):
         reason = "converted to the project's file format"
     if reason:
-        write_whole(image.volume, destination)
+        with written_whole(image.volume, destination):
+            pass
     elif link_or_copy(image.path, destination) == "copy":
         reason = "copied, as hard links do not work here"
     digest = sha256(destination) if reason else image.sha256
@@ -101,21 +103,24 @@ def place(image: Loaded, destination: Path, root: Path) -> tuple[Image, str]:
     return record, reason
 
 
-def write_whole(volume: Volume, path: Path) -> None:
-    """Write a volume and read it back before it takes its place.
+@contextmanager
+def written_whole(volume: Volume, path: Path) -> Iterator[Path]:
+    """Write a volume beside `path`, read it back, and let it take its place after the block.
 
     SimpleITK does not notice when a compressed file is cut short by a full disk.
 
     Raises
     ------
     OSError
-        The file could not be written in full; what was at `path` is still there.
+        The file could not be written in full; what was at `path` is still there, as it is
+        when the block fails.
     """
     temporary = path.with_name(f".whole-{path.name}")
     try:
         write_volume(volume, temporary)
         if not _is_whole(volume, temporary):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import GeometryError, InputError, ProjectError
 from napari_backsplit.backend.files import link_or_copy, read_json, sha256, write_json
-from napari_backsplit.backend.project.images import write_whole
+from napari_backsplit.backend.project.images import written_whole
 from napari_backsplit.backend.project.schema import (
     Grid,
     Provenance,
@@ -106,10 +106,14 @@ def provenance_of(
 
 
 def replace(path: Path, volume: Volume, record: Provenance, trash: Path) -> None:
-    """Write a mask and its provenance; keep the mask that was there."""
-    keep(path, trash)
-    write_whole(volume, path)
-    write_json(beside(path), {**record.model_dump(mode="json"), "sha256": sha256(path)})
+    """Write a mask and its provenance; keep the mask that was there.
+
+    The provenance holds the SHA-256 of its mask, so that a mask that was changed since is known.
+    """
+    with written_whole(volume, path) as temporary:
+        keep(path, trash)
+        values = {**record.model_dump(mode="json"), "sha256": sha256(temporary)}
+        write_json(beside(path), values)
 
 
 def keep(path: Path, trash: Path) -> None:

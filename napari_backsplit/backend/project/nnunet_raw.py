@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
-from napari_backsplit.backend.project.importing import (
-    FoundCase,
-    ImportPlan,
-    ImportReport,
-    Problem,
-    Progress,
-    apply_plan,
-)
+from napari_backsplit.backend.project.importing import ImportReport, Progress, apply_plan
 from napari_backsplit.backend.project.private import read_private
 from napari_backsplit.backend.project.reader import ProjectReader
+from napari_backsplit.backend.project.scanning import (
+    FoundCase,
+    ImportPlan,
+    Problem,
+    first_file,
+)
 from napari_backsplit.backend.project.schema import neutral_name
 from napari_backsplit.backend.project.sources import LabelFile, MaskSource
 from napari_backsplit.backend.project.store import Project
@@ -138,7 +137,7 @@ def scan_nnunet_raw(
     for case in [case for case in found if private.case_id(case.name) in project.schema.cases]:
         found.remove(case)
         known = f"The case is in the project already, as {private.case_id(case.name)}."
-        problems.append(Problem(next(iter(case.images.values())), known))
+        problems.append(Problem(first_file(case), known))
     return ImportPlan(tuple(found), tuple(problems))
 
 

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from napari_backsplit.backend.errors import GeometryError, InputError, ProjectError
-from napari_backsplit.backend.project import Project, schema, store
+from napari_backsplit.backend.project import Project, masks, schema, store
 from napari_backsplit.backend.volume import read_volume
 
 
@@ -402,6 +402,15 @@ def test_a_mask_is_replaced_only_when_asked_and_the_old_one_is_kept(filled, labe
     assert [voxels.tolist() for voxels in kept] == [[0], [1]]
     assert (trash / "target-2.json").exists()
     assert np.flatnonzero(filled.masks("case_001")["lesion"]).tolist() == [2]
+
+
+def test_a_mask_whose_provenance_cannot_be_written_does_not_take_its_place(
+    filled, labels, monkeypatch
+):
+    monkeypatch.setattr(masks, "write_json", _raise(errno.ENOSPC))
+    with pytest.raises(ProjectError, match="No space left"):
+        filled.set_mask("case_001", "lesion", labels((0, 1)), {}, replace=True)
+    assert np.flatnonzero(filled.masks("case_001")["lesion"]).tolist() == [0]
 
 
 def test_an_unknown_structure_is_refused(filled, labels):
