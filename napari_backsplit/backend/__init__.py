@@ -3,9 +3,11 @@
 WORKER_ONLY = (
     "napari_backsplit.backend.prediction.checkpoint",
     "napari_backsplit.backend.prediction.predictor",
+    "napari_backsplit.backend.training.export",
     "napari_backsplit.backend.training.head_split",
     "napari_backsplit.backend.training.losses",
     "napari_backsplit.backend.training.nnunet",
+    "napari_backsplit.backend.training.prepare",
     "napari_backsplit.backend.training.trainer",
 )
 """Modules that import torch or nnU-Net: loaded by a job's own process only."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -182,9 +184,7 @@ def import_nnunet(
     from napari_backsplit.backend.project import import_nnunet_raw
 
     with open_project(project) as opened:
-        report = import_nnunet_raw(
-            opened, folder, pairs(label), replace=replace, resample=resample
-        )
+        report = import_nnunet_raw(opened, folder, pairs(label), replace=replace, resample=resample)
     _show_import(report, as_json)
 
 
@@ -238,14 +238,34 @@ def check(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     with open_project(project, read_only=True) as opened:
         findings = audit(opened)
         cases = len(opened.case_ids())
-    rows = [(f.severity, f.case, f.structure, f.code, f.message) for f in findings]
-    columns = ("severity", "case", "structure", "code", "message")
+    columns = ("severity", "structure", "code", "case", "message")
+    rows = [(f.severity, f.structure, f.code, f.case, f.message) for f in findings]
     show([dict(zip(columns, row, strict=True)) for row in rows], as_json)
     if not as_json:
-        table(columns, rows)
+        alike = groupby(sorted(rows), key=lambda row: row[:3])
+        table(columns, (_first_of(list(group)) for _, group in alike))
         say(f"{cases} case(s), {len(findings)} finding(s).")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _first_of(rows: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the first of some findings of one kind, and how many cases more have it."""
+    *kind, case, message = rows[0]
+    more = len({row[3] for row in rows}) - 1
+    return (*kind, f"{case} and {more} more" if more else case, message)
+
+
+def _grouped(notes: Sequence[str]) -> list[str]:
+    """Say a note that several cases share once."""
+    cases: dict[str, list[str]] = {}
+    for note in notes:
+        case, _, text = note.partition(": ")
+        cases.setdefault(text, []).append(case)
+    return [
+        f"{found[0]}: {text}" if len(found) == 1 else f"{len(found)} cases: {text}"
+        for text, found in cases.items()
+    ]
 
 
 def _import(project: Path, masks: Any, replace: bool, resample: bool, as_json: bool) -> None:
@@ -257,11 +277,18 @@ def _import(project: Path, masks: Any, replace: bool, resample: bool, as_json: b
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given or [] if text]
-    bare = [key for key, equals, _ in pairs if not equals]
+    """Return NAME=VALUE texts as a mapping.
+
+    Raises
+    ------
+    InputError
+        A text has no =.
+    """
+    split = [text.partition("=") for text in given or [] if text]
+    bare = [key for key, equals, _ in split if not equals]
     if bare:
         raise InputError(f"{bare[0]!r} has no =.", "Write NAME=VALUE.")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    return {key.strip(): value.strip() for key, _, value in split}
 
 
 def _show_import(report: ImportReport, as_json: bool) -> None:
@@ -277,7 +304,7 @@ def _show_import(report: ImportReport, as_json: bool) -> None:
     }
     masks = sum(len(names) for names in report.masks.values())
     counted = f"{len(report.added)} case(s) and {masks} mask(s) added."
-    show(result, as_json, [*report.notes, counted])
+    show(result, as_json, [*_grouped(report.notes), counted])
     for severity, source, message in problems:
         err.print(f"{severity}: {source}: {message}", highlight=False, markup=False, soft_wrap=True)
     if report.errors:

@@ -1,0 +1,143 @@
+"""`backsplit demo`: the whole loop on synthetic cases, small enough for two CPU cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+from napari_backsplit.cli import app
+from napari_backsplit.cli.data import JsonOption
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.jobs import JobStatus
+    from napari_backsplit.backend.study import StudyArm
+
+PLAN = PlanSpec(
+    features=(8, 16, 32, 64), patch_size=(32, 32, 32), batch_size=2, batch_dice=True, folds=4
+)
+SCRATCH = RunSpec(
+    epochs=12,
+    iterations=100,
+    validation_iterations=10,
+    optimiser="adamw",
+    initial_lr=3e-3,
+    weight_decay=1e-2,
+)
+FINETUNE = SCRATCH.model_copy(update={"epochs": 6, "initial_lr": 3e-4})
+LESION_COLUMNS = ("arm", "Dice", "NSD", "HD-95 mm", "found", "lesion F1", "FP a case", "AP")
+FREE_COLUMNS = ("arm", "cases with a false positive", "FP a case", "FP ml a case")
+BASELINE, CONTROL = "binary", "binary, longer"
+
+
+def demo_arms(seed: int = 0) -> list[StudyArm]:
+    """Return the demo's trainings: two from scratch, and a fine-tune with its control."""
+    from napari_backsplit.backend.study import StudyArm
+
+    def run(base: RunSpec, arm: str) -> RunSpec:
+        return base.model_copy(update={"arm": arm, "seed": seed})
+
+    return [
+        StudyArm(BASELINE, run(SCRATCH, "binary")),
+        StudyArm("BackSplit", run(SCRATCH, "backsplit")),
+        StudyArm("fine-tuned", run(FINETUNE, "backsplit"), BASELINE),
+        StudyArm(CONTROL, run(FINETUNE, "binary"), BASELINE),
+    ]
+
+
+@app.command(rich_help_panel="1 Prepare")
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Project folder; an interrupted demo goes on.")],
+    seed: Annotated[int, typer.Option(help="Another seed draws other cases.")] = 1,
+    train: Annotated[int, typer.Option(help="Cases to train on.")] = 16,
+    test: Annotated[int, typer.Option(help="Cases held out.")] = 24,
+    at_once: Annotated[int, typer.Option(help="Jobs side by side, one CPU core each.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Try everything on SYNTHETIC cases: train, fine-tune, predict, compare, report.
+
+    The network and the budget are small: a demonstration, not evidence.
+    """
+    from napari_backsplit.backend.files import read_json
+    from napari_backsplit.backend.jobs.batch import run_batch
+    from napari_backsplit.backend.phantom import sample_project
+    from napari_backsplit.backend.project import Project
+    from napari_backsplit.backend.study import study_steps
+    from napari_backsplit.cli.console import say, show
+
+    if not (folder / "project.json").exists():
+        sample_project(folder, seed, train, test).close()
+    with Project.open(folder) as project:
+        project.freeze_test(PLAN.folds)
+    if not as_json:
+        for line in _announcement(folder, train, test):
+            say(line)
+    comparison = {"controls": [CONTROL]}
+    steps = study_steps(PLAN, demo_arms(), {"probabilities": True}, comparison)
+    tell = _teller(quiet=as_json)
+    done = run_batch(folder, steps, at_once=at_once, env={"OMP_NUM_THREADS": "1"}, tell=tell)
+    report = folder / done["compare"]["report"]
+    summary = read_json(report.parent / "summary.json")
+    show(summary, as_json)
+    if not as_json:
+        show_summary(summary)
+        say(f"Report: {report}")
+
+
+def _announcement(folder: Path, train: int, test: int) -> list[str]:
+    features = "/".join(map(str, PLAN.features or ()))
+    patch = "x".join(map(str, PLAN.patch_size or ()))
+    scratch, tuned = (run.epochs * run.iterations for run in (SCRATCH, FINETUNE))
+    return [
+        f"SYNTHETIC cases in {folder}: {train} to train on, {test} held out.",
+        f"Network: U-Net {features}, patch {patch}, batch {PLAN.batch_size}. From scratch "
+        f"{scratch} iterations, fine-tuned {tuned}; {SCRATCH.optimiser}, learning rate "
+        f"{SCRATCH.initial_lr:g} and {FINETUNE.initial_lr:g}.",
+    ]
+
+
+def _teller(quiet: bool) -> Callable[[str, JobStatus], None]:
+    from napari_backsplit.cli.console import err
+
+    began = time.monotonic()
+
+    def tell(name: str, status: JobStatus) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        word = "ended" if status.final else "started"
+        err.print(f"[{minutes:3d}:{seconds:02d}] {name} {word}", markup=False, highlight=False)
+
+    return (lambda name, status: None) if quiet else tell
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """Print a comparison's figures, lesion cases and lesion-free cases apart, and its verdicts."""
+    from napari_backsplit.cli.console import say, table
+
+    lesion = [s for s in summary["summaries"] if s["group"] == "lesion"]
+    free = [s for s in summary["summaries"] if s["group"] == "lesion-free"]
+    if lesion:
+        say(f"Lesion cases ({lesion[0]['cases']}):")
+        table(LESION_COLUMNS, (_lesion_row(s) for s in lesion))
+    if free:
+        say(f"Lesion-free cases ({free[0]['cases']}):")
+        keys = ("any_false_positive", "false_positives", "false_positive_ml")
+        table(FREE_COLUMNS, ([s["arm"], *(_number(s["means"][key]) for key in keys)] for s in free))
+    for verdict in summary["verdicts"]:
+        say(f"{verdict['arm']} against {verdict['against']}: {verdict['sentence']}")
+    say(summary["notice"])
+
+
+def _lesion_row(summary: dict[str, Any]) -> list[str]:
+    means = summary["means"]
+    found = f"{summary['found_lesions']} of {summary['reference_lesions']}"
+    before = [_number(means[key]) for key in ("dice", "nsd", "hd95_mm")]
+    after = ("lesion_f1", "false_positives", "average_precision")
+    return [summary["arm"], *before, found, *(_number(means[key]) for key in after)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
 
 if TYPE_CHECKING:
@@ -62,11 +62,14 @@ def run_train(context: JobContext) -> dict[str, Any]:
         plan_set = prepare.open_plan_set(project, spec.plan_set)
         scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases)
         plan_set = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
-        data = _data_record(project, plan_set, spec)
+        record = {
+            "data": _data_record(project, plan_set, spec),
+            "licences": _licences(project, scheme, plan_set.cases),
+        }
     folder = context.folder / "model" / f"fold_{spec.fold}"
     final = folder / "checkpoint_final.pth"
     if not final.exists():
-        trainer = _trainer(context, spec, plan_set, scheme.name, data)
+        trainer = _trainer(context, spec, plan_set, scheme.name, record)
         _start(context, trainer, spec, folder / LATEST)
         context.report(Phase(name="train"))
         trainer.run_training()
@@ -135,8 +138,17 @@ def _data_record(project: Project, plan_set: PlanSet, spec: RunSpec) -> dict[str
     }
 
 
+def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict[str, list[str]]:
+    """Return under which licences the masks stand that a run learns from."""
+    found: dict[str, list[str]] = {}
+    for structure in (*scheme.targets, *scheme.supports):
+        known = {p.licence for case in cases if (p := project.provenance(case, structure))}
+        found[structure] = sorted(known - {""})
+    return {structure: names for structure, names in found.items() if names}
+
+
 def _trainer(
-    context: JobContext, spec: RunSpec, plan_set: PlanSet, arm: str, data: Mapping[str, Any]
+    context: JobContext, spec: RunSpec, plan_set: PlanSet, arm: str, record: Mapping[str, Any]
 ) -> BackSplitTrainer:
     from napari_backsplit.backend.files import read_json
     from napari_backsplit.backend.training.trainer import Run, trainer_for
@@ -152,7 +164,8 @@ def _trainer(
     dataset_json["backsplit"] |= {
         "run": spec.model_dump(mode="json"),
         "plan_set": spec.plan_set,
-        "data": data,
+        **record,
+        "versions": context.spec.versions,
         "baseline": _baseline_record(context, spec),
     }
     run = Run(
@@ -176,7 +189,12 @@ def _baseline_record(context: JobContext, spec: RunSpec) -> dict[str, Any] | Non
     model = ModelFolder.open(
         context.path(spec.baseline), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
     )
-    return {"model": spec.baseline, "hashes": model.hashes(), "data": model.card.get("data")}
+    return {
+        "model": spec.baseline,
+        "hashes": model.hashes(),
+        "data": model.card.get("data"),
+        "baseline": model.card.get("baseline"),
+    }
 
 
 def _start(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec, latest: Path) -> None:
