@@ -7,6 +7,7 @@ length of the data are read here.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,6 +248,8 @@ def _mark(path: Path) -> str:
 
 
 def _check_nrrd(fields: dict[str, str], path: Path) -> tuple[str, ...]:
+    if fields.get("spacedimension", "3") != "3":
+        raise refuse_shape(path, tuple(_count(text) for text in fields.get("sizes", "").split()))
     space = fields.get("space", "").lower()
     if "spacedirections" not in fields and "space" not in fields:
         _check_zero(fields.get("spacings", "").split(), path)
@@ -265,6 +268,8 @@ def _check_nrrd(fields: dict[str, str], path: Path) -> tuple[str, ...]:
 
 
 def _check_meta(fields: dict[str, str], path: Path) -> tuple[str, ...]:
+    if not fields.get("elementdatafile") or "dimsize" not in fields:
+        raise InputError(f"{path.name} is no MetaImage file, or is cut short.", _RESTORE)
     _check_zero(fields.get("elementspacing", "").split(), path)
     _check_meta_length(fields, path)
     matrix = any(name in fields for name in ("transformmatrix", "orientation", "rotation"))
@@ -272,8 +277,8 @@ def _check_meta(fields: dict[str, str], path: Path) -> tuple[str, ...]:
 
 
 def _check_meta_length(fields: dict[str, str], path: Path) -> None:
-    local = fields.get("elementdatafile", "").upper() == "LOCAL"
-    data = path if local else path.with_name(fields.get("elementdatafile", ""))
+    local = fields["elementdatafile"].upper() == "LOCAL"
+    data = path if local else path.parent / fields["elementdatafile"]
     expected = _meta_bytes(fields)
     if not data.is_file():
         return
@@ -287,11 +292,10 @@ def _check_meta_length(fields: dict[str, str], path: Path) -> None:
 def _meta_bytes(fields: dict[str, str]) -> int:
     """Bytes of voxels that a MetaImage header announces; 0 where it does not say."""
     if fields.get("compresseddata", "").lower() == "true":
-        return int(_number(fields.get("compresseddatasize", "0")))
+        return _count(fields.get("compresseddatasize", "0"))
     sizes = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
     kind = fields.get("elementtype", "").upper().removeprefix("MET_").removeprefix("U")
-    shape = [int(_number(text)) for text in fields.get("dimsize", "0").split()]
-    return sizes.get(kind, 0) * int(np.prod(shape, dtype=np.int64))
+    return sizes.get(kind, 0) * math.prod(_count(text) for text in fields["dimsize"].split())
 
 
 def _check_zero(spacing: list[str], path: Path) -> None:
@@ -300,6 +304,10 @@ def _check_zero(spacing: list[str], path: Path) -> None:
             f"{path.name} has the spacing {' '.join(spacing)} mm.",
             "Correct its header: every spacing must be above zero.",
         )
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def _number(text: str) -> float:
