@@ -186,9 +186,19 @@ def _by_series(folder: Path) -> dict[str, list[Slice]]:
 
 def _image_headers(folder: Path) -> Iterator[tuple[Path, Any]]:
     for file in sorted(folder.iterdir()):
-        header = _header(file) if file.is_file() else None
-        if header is not None and "Rows" in header and header.get("Modality") not in _NO_IMAGES:
+        header = _header(file) if file.is_file() and not file.name.startswith(".") else None
+        if header is None or header.get("Modality") in _NO_IMAGES:
+            continue
+        if "Rows" in header:
             yield file, header
+        elif "Image Storage" in _class(header):
+            raise InputError(f"{file.name} is cut short within its header.", _EXPORT_AGAIN)
+
+
+def _class(header: Any) -> str:
+    """Return the name of the kind of object; an image where the file does not tell."""
+    uid = header.file_meta.get("MediaStorageSOPClassUID")
+    return str(uid.name) if uid else "Image Storage"
 
 
 def _header(file: Path) -> Any:
@@ -197,8 +207,8 @@ def _header(file: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):
             return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
     except InvalidDicomError:
-        if file.suffix.lower() not in (".dcm", ".ima"):
-            return None
+        if file.suffix.lower() not in (".dcm", ".ima") and (file.suffix or file.stat().st_size):
+            return None  # a text beside the slices; but an empty IM0001 was one of them
         raise InputError(f"{file.name} is no readable DICOM file.", _EXPORT_AGAIN) from None
     except Exception:  # pydicom raises many kinds for damaged headers, and quotes their values
         raise InputError(f"{file.name} has a damaged DICOM header.", _EXPORT_AGAIN) from None

@@ -112,7 +112,7 @@ def _positive(dataset: Any, name: str) -> float:
 
 def _need(dataset: Any, name: str) -> Any:
     value = dataset.get(name)
-    if value in (None, "") or (isinstance(value, (list, tuple)) and not value):
+    if value is None or (hasattr(value, "__len__") and len(value) == 0):
         raise _refusal(f"the tag {name} is missing")
     return value
 
