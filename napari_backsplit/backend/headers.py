@@ -201,21 +201,16 @@ def _check_conflict(shape: tuple[int, int, int], qform: Floats, sform: Floats, p
 
 def _nifti_voxels(file: IO[bytes], header: Any, path: Path) -> npt.NDArray[Any]:
     dtype = _voxel_dtype(header, path)
-    count = int(np.prod(header["dim"][1:4], dtype=np.int64))
-    raw = np.empty(count, dtype)
-    view = raw.view(np.uint8)
+    count = math.prod(int(n) for n in header["dim"][1:4])
     file.seek(max(int(header["vox_offset"]), header.template_dtype.itemsize))
-    got = 0
-    while got < raw.nbytes and (chunk := file.read(min(1 << 24, raw.nbytes - got))):
-        view[got : got + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        got += len(chunk)
-    if got < raw.nbytes:
+    content = file.read()  # to the end, where gzip keeps its checksum
+    if len(content) < count * dtype.itemsize:
         raise InputError(
-            f"{path.name} is cut short: it holds {got} of {raw.nbytes} bytes of voxels.", _RESTORE
+            f"{path.name} is cut short: it holds {len(content)} of {count * dtype.itemsize} bytes "
+            "of voxels.",
+            _RESTORE,
         )
-    while file.read(1 << 20):  # to the end, where gzip keeps its checksum
-        pass
-    return raw.astype(dtype.newbyteorder("="), copy=False)
+    return np.frombuffer(content, dtype, count).astype(dtype.newbyteorder("="))
 
 
 def _voxel_dtype(header: Any, path: Path) -> np.dtype[Any]:

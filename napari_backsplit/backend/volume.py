@@ -210,7 +210,7 @@ def write_volume(volume: Volume, path: Path | str) -> None:
         The suffix is not one of those.
     """
     path = Path(path)
-    if _suffix(path) not in WRITABLE_SUFFIXES:
+    if not path.name.endswith(WRITABLE_SUFFIXES):
         raise InputError(
             f"{path.name} cannot be written: its suffix is not known.",
             f"Use one of {', '.join(WRITABLE_SUFFIXES)}.",

@@ -285,6 +285,14 @@ def test_paths_may_hold_spaces_and_any_letter(tmp_path, suffix):
     assert np.array_equal(read_volume(str(path)).array, counted(grid()).array)
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_suffixes_may_be_upper_case_when_read(tmp_path, suffix):
+    write_volume(counted(grid()), tmp_path / f"v{suffix}")
+    path = (tmp_path / f"v{suffix}").rename(tmp_path / f"W{suffix.upper()}")
+    assert np.array_equal(read_volume(path).array, counted(grid()).array)
+    assert read_geometry(path).difference(grid()) is None
+
+
 def test_a_view_that_is_not_contiguous_is_written_right(tmp_path):
     volume = counted(grid(direction=np.diag([-1, 1, -1]))).canonical()
     write_volume(volume, tmp_path / "v.nrrd")
@@ -324,7 +332,7 @@ def test_files_carry_no_metadata_but_the_grid(tmp_path):
     assert b"X_Y" not in (tmp_path / "X_Y.nii").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["v.png", "v.mhd", "v", "v.nii.zip"])
+@pytest.mark.parametrize("name", ["v.png", "v.mhd", "v", "v.nii.zip", "v.NII.GZ"])
 def test_a_suffix_that_cannot_be_written_is_refused(tmp_path, name):
     with pytest.raises(InputError, match=r"\.nrrd"):
         write_volume(counted(grid()), tmp_path / name)
