@@ -29,6 +29,7 @@ SCRATCH = RunSpec(
     weight_decay=1e-2,
 )
 FINETUNE = SCRATCH.model_copy(update={"epochs": 6, "initial_lr": 3e-4})
+PREDICTION = {"probabilities": True, "mirroring": False}
 LESION_COLUMNS = ("arm", "Dice", "NSD", "HD-95 mm", "found", "lesion F1", "FP a case", "AP")
 FREE_COLUMNS = ("arm", "cases with a false positive", "FP a case", "FP ml a case")
 BASELINE, CONTROL = "binary", "binary, longer"
@@ -77,7 +78,7 @@ def demo(
         for line in _announcement(folder, train, test):
             say(line)
     comparison = {"controls": [CONTROL]}
-    steps = study_steps(PLAN, demo_arms(), {"probabilities": True}, comparison)
+    steps = study_steps(PLAN, demo_arms(), PREDICTION, comparison)
     tell = _teller(quiet=as_json)
     done = run_batch(folder, steps, at_once=at_once, env={"OMP_NUM_THREADS": "1"}, tell=tell)
     report = folder / done["compare"]["report"]
