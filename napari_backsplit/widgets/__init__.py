@@ -1,0 +1,1 @@
+"""napari and Qt: what the plugin shows. The work is done by the backend."""
