@@ -1,0 +1,252 @@
+"""Arms measured against one reference and against each other, case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_backsplit.backend.comparison.curves import (
+    at_sensitivity,
+    average_precision,
+    lesions_by_threshold,
+    pool,
+)
+from napari_backsplit.backend.comparison.metrics import Segmentation, measure
+from napari_backsplit.backend.comparison.results import (
+    GROUPS,
+    METRICS,
+    Comparison,
+    ComparisonSettings,
+    Contrast,
+    Group,
+    MatchedSensitivity,
+    Metric,
+    Row,
+    Summary,
+    arm_pairs,
+)
+from napari_backsplit.backend.comparison.seen import SeenStatus
+from napari_backsplit.backend.comparison.statistics import paired_difference
+from napari_backsplit.backend.comparison.verdicts import give_verdicts
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.volume import Volume
+
+Masks = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class CaseInput:
+    """One case as it enters a comparison.
+
+    Parameters
+    ----------
+    case, patient : str
+        Neutral ids.
+    spacing_mm : tuple of float
+        Voxel spacing (z, y, x).
+    reference : mapping of str to ndarray
+        Target -> mask, (z, y, x).
+    predictions : mapping of str to mapping
+        Arm -> target -> mask, on the reference's grid.
+    probabilities : mapping of str to mapping, optional
+        Arm -> target -> probability 0..1, where known.
+    image : Volume, optional
+        The image, for figures only.
+    seen : SeenStatus
+        What is known of whether any of the models had seen the case.
+    """
+
+    case: str
+    patient: str
+    spacing_mm: tuple[float, ...]
+    reference: Masks
+    predictions: Mapping[str, Masks]
+    probabilities: Mapping[str, Masks] = field(default_factory=dict)
+    image: Volume | None = None
+    seen: SeenStatus = "unknown"
+
+
+def compare(cases: Iterable[CaseInput], settings: ComparisonSettings) -> Comparison:
+    """Measure every arm on every case and compare them in pairs.
+
+    Parameters
+    ----------
+    cases : iterable of CaseInput
+        Read one at a time; no case is kept.
+    settings : ComparisonSettings
+        Names the baseline and the controls.
+
+    Raises
+    ------
+    InputError
+        There is no case, a case lacks an arm or target, a case comes twice, or the baseline or
+        a control is not an arm.
+    """
+    return conclude([row for case in cases for row in measure_case(case, settings)], settings)
+
+
+def measure_case(case: CaseInput, settings: ComparisonSettings) -> Iterator[Row]:
+    """Measure every target and arm of one case."""
+    for target, mask in case.reference.items():
+        reference = Segmentation.of(mask, case.spacing_mm)
+        for arm in case.predictions:
+            yield _measure_arm(case, target, arm, reference, settings)
+
+
+def _measure_arm(
+    case: CaseInput, target: str, arm: str, reference: Segmentation, settings: ComparisonSettings
+) -> Row:
+    if target not in case.predictions[arm]:
+        raise InputError(
+            f"{case.case} has no {target} predicted by {arm}.", "Predict it, or leave it out."
+        )
+    prediction = Segmentation.of(case.predictions[arm][target], case.spacing_mm)
+    measures = measure(reference, prediction, settings.tolerance_mm, settings.policy)
+    row = Row(case.case, case.patient, target, arm, case.seen, measures)
+    probability = case.probabilities.get(arm, {}).get(target)
+    if probability is None:
+        return row
+    return Row(
+        *(row.case, row.patient, row.target, row.arm, row.seen, row.measures),
+        average_precision=average_precision(case.reference[target], probability),
+        by_threshold=lesions_by_threshold(reference.runs, probability),
+    )
+
+
+def conclude(rows: Sequence[Row], settings: ComparisonSettings) -> Comparison:
+    """Summarise measured rows, compare the arms, and say what may be said."""
+    arms = tuple(dict.fromkeys(row.arm for row in rows))
+    targets = tuple(dict.fromkeys(row.target for row in rows))
+    _check(rows, arms, targets, settings)
+    pairs = arm_pairs(arms, settings)
+    comparison = Comparison(
+        settings=settings,
+        arms=arms,
+        targets=targets,
+        rows=tuple(rows),
+        summaries=tuple(
+            _summarise(rows, target, arm, group)
+            for target in targets
+            for group in GROUPS
+            for arm in arms
+        ),
+        contrasts=tuple(
+            contrast
+            for target in targets
+            for arm, against in pairs
+            for contrast in _contrasts(rows, target, arm, against, settings)
+        ),
+        matched=tuple(
+            match
+            for target in targets
+            for pair in pairs
+            if (match := _match(rows, target, *pair)) is not None
+        ),
+        verdicts=(),
+    )
+    return give_verdicts(comparison)
+
+
+def _check(
+    rows: Sequence[Row],
+    arms: tuple[str, ...],
+    targets: tuple[str, ...],
+    settings: ComparisonSettings,
+) -> None:
+    if not rows:
+        raise InputError("There is no case to compare.", "Predict labelled cases with both arms.")
+    for name in (settings.baseline, *settings.controls):
+        if name not in arms:
+            raise InputError(f"{name} is not among the arms {', '.join(arms)}.", "Name an arm.")
+    if len(arms) < 2:
+        raise InputError(f"{arms[0]} is the only arm.", "Give another to compare it with.")
+    keys = [(row.case, row.target, row.arm) for row in rows]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"{twice[0]} comes twice.", "Give each case once.")
+    cases = {row.case for row in rows}
+    complete = {(case, target, arm) for case in cases for target in targets for arm in arms}
+    if lacking := sorted(complete - set(keys)):
+        case, target, arm = lacking[0]
+        raise InputError(
+            f"{case} has no {target} predicted by {arm}.",
+            "Every arm must predict the same cases; predict it, or leave the case out.",
+        )
+
+
+def _rows_of(rows: Sequence[Row], target: str, arm: str, group: Group) -> list[Row]:
+    """Return the countable rows; all if none of the cases of the target is known to be unseen."""
+    own = [row for row in rows if row.target == target]
+    known = [row for row in own if row.counted]
+    kept = known or [row for row in own if row.seen == "unknown"]
+    return sorted(
+        (row for row in kept if (row.arm, row.group) == (arm, group)), key=lambda row: row.case
+    )
+
+
+def _summarise(rows: Sequence[Row], target: str, arm: str, group: Group) -> Summary:
+    own = _rows_of(rows, target, arm, group)
+    return Summary(
+        target=target,
+        arm=arm,
+        group=group,
+        cases=len(own),
+        patients=len({row.patient for row in own}),
+        missed=sum(row.missed for row in own),
+        reference_lesions=sum(row.measures.reference_lesions for row in own),
+        found_lesions=sum(row.measures.found_lesions for row in own),
+        false_positives=sum(row.measures.false_positives for row in own),
+        means={metric.name: _mean(own, metric) for metric in METRICS[group]},
+    )
+
+
+def _mean(rows: Sequence[Row], metric: Metric) -> float:
+    values = _values(rows, metric.name)
+    if metric.pooled_by:
+        total = float(_values(rows, metric.pooled_by).sum())
+        return float(values.sum()) / total if total else nan
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else nan
+
+
+def _values(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
+    return np.array([row.value(name) for row in rows], float)
+
+
+def _contrasts(
+    rows: Sequence[Row], target: str, arm: str, against: str, settings: ComparisonSettings
+) -> Iterator[Contrast]:
+    for group in GROUPS:
+        ours, theirs = (_rows_of(rows, target, name, group) for name in (arm, against))
+        for metric in METRICS[group]:
+            difference = paired_difference(
+                _values(theirs, metric.name),
+                _values(ours, metric.name),
+                [row.patient for row in ours],
+                metric.higher_is_better,
+                _values(ours, metric.pooled_by) if metric.pooled_by else None,
+                settings.bootstrap,
+            )
+            yield Contrast(target, arm, against, group, metric, difference)
+
+
+def _match(rows: Sequence[Row], target: str, arm: str, against: str) -> MatchedSensitivity | None:
+    """Find the false positives of `arm` where it finds what `against` finds, over all cases."""
+    ours = [row for group in GROUPS for row in _rows_of(rows, target, arm, group)]
+    theirs = [row for group in GROUPS for row in _rows_of(rows, target, against, group)]
+    if not ours or not all(row.by_threshold for row in ours):
+        return None
+    found = sum(row.measures.found_lesions for row in theirs)
+    return MatchedSensitivity(
+        target=target,
+        arm=arm,
+        against=against,
+        found=found,
+        false_positives=sum(row.measures.false_positives for row in theirs),
+        point=at_sensitivity(pool([row.by_threshold for row in ours]), found),
+    )
