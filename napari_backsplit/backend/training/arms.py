@@ -171,10 +171,14 @@ def blob(mask: NDArray[np.bool_], seed: Sequence[int]) -> NDArray[np.bool_]:
     return region.reshape(mask.shape)
 
 
-def source_digest(project: Project, scheme: ArmScheme, case: str) -> str:
-    """Return a hash of all masks that a case's label map is made from."""
+def source_digest(project: Project, scheme: ArmScheme, case: str, codes: PartialCodes) -> str:
+    """Return a hash of all that a case's label map is made from: its masks and its set code.
+
+    The code is part of it, since the codes move where another case gains or loses a support.
+    """
     owner = dict.fromkeys(scheme.targets, case)
     owner |= {name: scheme.donors.get(case, case) for name in scheme.supports}
     paths = {name: project.mask_path(from_case, name) for name, from_case in owner.items()}
-    hashes = {name: sha256(path) if path else None for name, path in paths.items()}
+    hashes: dict[str, Any] = {name: sha256(p) if p else None for name, p in paths.items()}
+    hashes[""] = codes.code(missing_supports(project, scheme, case))
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()

@@ -81,7 +81,7 @@ def write_raw(
     dataset = dataset_json(project, scheme, codes, cases, folder)
     sources_file = folder / "sources.json"
     before = read_json(sources_file) if sources_file.exists() else {}
-    sources = {case: source_digest(project, scheme, case) for case in cases}
+    sources = {case: source_digest(project, scheme, case, codes) for case in cases}
     for done, case in enumerate(cases, 1):
         label = folder / dataset["dataset"][case]["label"]
         if before.get(case) != sources[case] or not label.exists():
@@ -90,8 +90,11 @@ def write_raw(
         check(done, len(cases))
     write_json(folder / "dataset.json", dataset)
     write_json(sources_file, sources)
+    readme = folder / "README.md"
     if codes.missing_sets:
-        write_text(folder / "README.md", PARTIAL_README.format(codes=_describe(codes)))
+        write_text(readme, PARTIAL_README.format(codes=_describe(codes)))
+    else:
+        readme.unlink(missing_ok=True)
     return dataset
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import blosc2
@@ -167,3 +168,19 @@ def test_raw_datasets_are_plain_nnunet_without_copies(planned: Path) -> None:
         assert (raw / image).resolve() == (planned / "images" / f"{case}_0000.nii.gz").resolve()
         assert (raw / files["label"]).exists()
     assert not (raw / "imagesTr").exists()
+
+
+def test_codes_follow_the_missing_sets_of_the_other_cases(planned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(planned, folder)
+    with Project.open(folder, read_only=True) as project:
+        kidney = project.mask_path("case_003", "kidney")
+        assert kidney is not None
+        hidden = kidney.rename(tmp_path / "kidney.nii.gz")
+        plan_set = open_plan_set(project, "own")
+        scheme = arm_scheme(project, "backsplit", (), plan_set.cases)
+        plan_set = prepare_arm(project, plan_set, scheme, _quiet)
+        hidden.rename(kidney)
+        plan_set = prepare_arm(project, plan_set, scheme, _quiet)
+    labels = _labels(plan_set, scheme.name, "case_002")
+    assert labels.max() == scheme.classes.count  # the only set code that is left
