@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,13 +44,24 @@ def _run(
     return result
 
 
+def _begin_training(folder: Path, spec: RunSpec) -> None:
+    """Refuse an impossible run before it becomes a job, and keep the test set from now on."""
+    from napari_backsplit.backend.project import Project
+    from napari_backsplit.backend.training.arms import arm_scheme
+
+    with Project.open(folder, fall_back=True) as project:
+        arm_scheme(project, spec.arm, spec.supports, project.training_cases())
+        if not project.read_only:
+            project.freeze_test()
+
+
 @app.command(rich_help_panel=TRAIN)
 @with_spec(PlanSpec, skip=("baseline",))
 def plan(
     *,
     project: ProjectOption = Path(),
     adopt: Annotated[
-        Path | None, typer.Option(help="Take the plans of this nnU-Net model folder or zip.")
+        str | None, typer.Option(help="Take the plans of this nnU-Net model folder or zip.")
     ] = None,
     detach: DetachOption = False,
     as_json: JsonOption = False,
@@ -59,10 +71,10 @@ def plan(
 
     All arms of a plan set share its images; only their labels differ.
     """
-    from napari_backsplit.backend.training.baseline import adopt_model
+    from napari_backsplit.backend.training.baseline import model_path
     from napari_backsplit.cli.console import say
 
-    baseline = adopt_model(project, adopt) if adopt else None
+    baseline = model_path(project, adopt) if adopt else None
     given = {"name": baseline.rpartition("/")[2]} if baseline else {}
     spec = make_spec(PlanSpec, {**given, **options, "baseline": baseline})
     params = {"plan": spec.model_dump(mode="json")}
@@ -92,6 +104,7 @@ def train(
     if start is not None:
         options |= find_baseline(project, start)
     spec = make_spec(RunSpec, options)
+    _begin_training(project, spec)
     title = f"train {spec.arm} {' '.join(spec.supports)}".strip()
     _run(project, "train", {"run": spec.model_dump(mode="json")}, title, detach, as_json)
 
@@ -123,6 +136,7 @@ def finetune(
             f"{len(spec.supports)} supports are many for a fine-tune; one to three work best.",
             style="yellow",
         )
+    _begin_training(project, spec)
     for arm in ("backsplit", "binary") if control else ("backsplit",):
         run = spec.model_copy(update={"arm": arm, "supports": spec.supports})
         title = "fine-tune with supports" if arm == "backsplit" else "the same extra binary epochs"
@@ -211,12 +225,15 @@ def export(
     from napari_backsplit.backend.training.baseline import model_path
     from napari_backsplit.cli.console import say
 
+    if destination.exists():
+        raise InputError(f"{destination} exists.", "Choose a new name; nothing is overwritten.")
     params = {
         "model": model_path(project, model),
-        "destination": str(destination.resolve()),
         "zip": destination.suffix == ".zip",
         "checkpoint": checkpoint,
     }
     result = _run(project, "export", params, "export", False, as_json)
+    written = project / result["export"]
+    (shutil.copyfile if written.is_file() else shutil.copytree)(written, destination)
     if not as_json:
-        say(f"Wrote {result['written']}.")
+        say(f"Wrote {destination}.")

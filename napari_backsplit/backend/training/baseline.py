@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from napari_backsplit.backend.errors import InputError
@@ -17,28 +17,30 @@ KEPT = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
 def model_path(project_folder: Path, model: str) -> str:
-    """Return the model folder that a person means, relative to the project where it is inside.
+    """Return the model folder that a person means, relative to the project.
 
     Parameters
     ----------
     project_folder : Path
     model : str
-        Number or id of a training job, a path in the project, or any other path.
+        Number or id of a training job, a path in the project, or any other model folder or zip,
+        which is then adopted.
 
     Raises
     ------
     InputError
-        There is no such job and no such folder.
+        There is no such job and no such model.
     """
     for job in list_jobs(project_folder):
         number = job.id.partition("-")[0]
         if model == job.id or (model.isdigit() and int(number) == int(model)):
             return f"jobs/{job.id}/model"
-    for path in (project_folder / model, Path(model)):
+    root = project_folder.resolve()
+    for path in (root / model, Path(model).resolve()):
+        if path.is_dir() and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
         if path.exists():
-            inside = path.resolve().is_relative_to(project_folder.resolve())
-            root = project_folder.resolve()
-            return path.resolve().relative_to(root).as_posix() if inside else str(path.resolve())
+            return adopt_model(project_folder, path)
     raise InputError(
         f"There is no training job and no model folder {model!r}.",
         "See the jobs with: backsplit jobs list",
@@ -46,29 +48,24 @@ def model_path(project_folder: Path, model: str) -> str:
 
 
 def find_baseline(project_folder: Path, model: str) -> dict[str, Any]:
-    """Return what a run spec needs to start from a model: baseline and plan set.
+    """Return what a run spec needs to start from a model: baseline, plan set and fold.
 
     Raises
     ------
     InputError
-        A foreign model was not adopted yet.
+        The project has no plan set with the plans of a foreign model.
     """
-    relative = model_path(project_folder, model)
-    path = project_folder / relative
-    if not Path(relative).is_absolute() and relative.startswith("jobs/"):
-        card = ModelFolder.open(path).card
-        return {"baseline": relative, "plan_set": card["plan_set"], "fold": card["run"]["fold"]}
-    for adopted in sorted((project_folder / ADOPTED).glob("*")):
-        if adopted == path or _same(adopted, path):
-            name = f"{ADOPTED}/{adopted.name}"
-            return {
-                "baseline": name,
-                "plan_set": _plan_set_of(project_folder, name),
-                **_only_fold(adopted),
-            }
-    raise InputError(
-        "This model's plans are not in the project yet.", f"Run: backsplit plan --adopt {model}"
-    )
+    baseline = model_path(project_folder, model)
+    opened = ModelFolder.open(project_folder / baseline)
+    if baseline.startswith("jobs/"):
+        card = opened.card
+        return {"baseline": baseline, "plan_set": card["plan_set"], "fold": card["run"]["fold"]}
+    fold = next(iter(opened.checkpoints))
+    return {
+        "baseline": baseline,
+        "plan_set": _plan_set_of(project_folder, baseline),
+        "fold": int(fold) if fold.isdigit() else fold,
+    }
 
 
 def adopt_model(project_folder: Path, path: Path) -> str:
@@ -88,13 +85,11 @@ def adopt_model(project_folder: Path, path: Path) -> str:
         The folder is not a whole model, or names code to run.
     """
     home = project_folder / ADOPTED
+    if path.resolve().is_relative_to(home.resolve()):
+        return f"{ADOPTED}/{path.name}"
     if path.suffix == ".zip":
-        home.mkdir(exist_ok=True)
-        unpacked = unpack_zip(path, home / f".unpack-{path.stem}")
-        try:
-            return adopt_model(project_folder, unpacked)
-        finally:
-            shutil.rmtree(unpacked)
+        with TemporaryDirectory(prefix=".unpack-", dir=project_folder) as unpacked:
+            return adopt_model(project_folder, unpack_zip(path, Path(unpacked) / "model"))
     model = ModelFolder.open(path)
     for adopted in sorted(home.glob("[!.]*")):
         if _same(adopted, path):
@@ -119,11 +114,5 @@ def _plan_set_of(project_folder: Path, baseline: str) -> str:
         if spec["baseline"] == baseline:
             return str(spec["name"])
     raise InputError(
-        "The baseline was adopted, but its plan set was not made.",
-        f"Run: backsplit plan --adopt {baseline}",
+        "This model's plans are not in the project yet.", f"Run: backsplit plan --adopt {baseline}"
     )
-
-
-def _only_fold(adopted: Path) -> dict[str, Any]:
-    (first, *_) = ModelFolder.open(adopted).checkpoints
-    return {"fold": int(first) if first.isdigit() else first}

@@ -77,17 +77,18 @@ def run_train(context: JobContext) -> dict[str, Any]:
 
 
 def run_export(context: JobContext) -> dict[str, Any]:
-    """Export a run: params {"model", "destination", "zip", "checkpoint"}."""
+    """Export a run into <job>/export: params {"model", "zip", "checkpoint"}."""
     from napari_backsplit.backend.training.export import export_model
 
     params = context.params
-    written = export_model(
-        context.project_folder / params["model"],
-        Path(params["destination"]),
-        zip=params.get("zip", False),
-        checkpoint=params.get("checkpoint", "checkpoint_final.pth"),
+    destination = context.folder / ("export.zip" if params["zip"] else "export")
+    export_model(
+        context.path(params["model"]),
+        destination,
+        zip=params["zip"],
+        checkpoint=params["checkpoint"],
     )
-    return {"written": str(written)}
+    return {"export": f"jobs/{context.folder.name}/{destination.name}"}
 
 
 class _Steps:
