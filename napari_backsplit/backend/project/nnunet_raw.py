@@ -117,7 +117,7 @@ def scan_nnunet_raw(
     roles : mapping, optional
         Label -> structure of the project, "" to make it background. A label that is not
         named goes to the structure of the same name; the one with id 1, if there is none of
-        its name, to the first target.
+        its name, to the first target, if no other label is that.
     channels : mapping, optional
         The dataset's channel -> the project's, where they have other names.
 
@@ -181,11 +181,13 @@ def _refuse_unknown(names: Iterable[str], dataset: Dataset) -> None:
 def _ids(dataset: Dataset, project: ProjectReader, roles: Mapping[str, str]) -> dict[int, str]:
     _refuse_unknown(roles, dataset)
     known = [structure.name for structure in project.schema.structures]
-    ids = {
-        value: roles.get(name, _structure(name, value, project))
-        for name, value in dataset.labels.items()
-        if name != "ignore"
-    }
+    plain = {name: neutral_name(name) for name in dataset.labels if name != "ignore"}
+    names = {**plain, **roles}
+    ids = {dataset.labels[name]: structure for name, structure in names.items()}
+    target = project.schema.target_names[0]
+    free = target not in names.values() and not any(dataset.labels[name] == 1 for name in roles)
+    if free and ids.get(1, target) not in known:
+        ids[1] = target
     homeless = [f"{value} ({name!r})" for value, name in ids.items() if name and name not in known]
     if homeless:
         raise InputError(
@@ -193,12 +195,6 @@ def _ids(dataset: Dataset, project: ProjectReader, roles: Mapping[str, str]) -> 
             f"Add supports, or say which of {', '.join(known)} they are.",
         )
     return ids
-
-
-def _structure(label: str, value: int, project: ProjectReader) -> str:
-    name = neutral_name(label)
-    known = [structure.name for structure in project.schema.structures]
-    return project.schema.target_names[0] if value == 1 and name not in known else name
 
 
 def _channels(

@@ -73,9 +73,13 @@ def test_label_1_goes_to_the_target_and_roles_change_that(project, dataset):
         scan_nnunet_raw(project, dataset())
     plan = scan_nnunet_raw(project, dataset(), {"Left Kidney": "kidney"})
     assert plan.cases[0].masks[0].ids == {1: "lesion", 2: "kidney"}
+    with pytest.raises(InputError, match=r"1 \('tumour'\)"):  # never two labels in one target
+        scan_nnunet_raw(project, dataset(), {"Left Kidney": "lesion"})
     roles = {"Left Kidney": "lesion", "Tumour": ""}
     plan = scan_nnunet_raw(project, dataset(), roles)
     assert plan.cases[0].masks[0].ids == {1: "", 2: "lesion"}
+    plan = scan_nnunet_raw(project, dataset(), {"Left Kidney": "kidney", "Tumour": ""})
+    assert plan.cases[0].masks[0].ids == {1: "", 2: "kidney"}
 
 
 def test_an_id_that_dataset_json_does_not_name_is_refused_by_number(organs, dataset, make):
