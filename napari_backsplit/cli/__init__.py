@@ -67,11 +67,9 @@ def main() -> None:
     try:
         app()
     except BackSplitError as error:
-        from napari_backsplit.cli.console import err
+        from napari_backsplit.cli.console import complain
 
-        err.print(f"[red]Error:[/] {error.problem}", highlight=False, soft_wrap=True)
-        if error.remedy:
-            err.print(error.remedy, highlight=False, soft_wrap=True, markup=False)
+        complain(error.problem, error.remedy)
         sys.exit(1)
 
 

@@ -26,6 +26,13 @@ def say(text: str) -> None:
     out.print(escape(text), highlight=False, soft_wrap=True)
 
 
+def complain(problem: str, remedy: str = "") -> None:
+    """Print an error and, where there is one, its remedy; brackets in paths stay as they are."""
+    err.print(f"[red]Error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    if remedy:
+        err.print(remedy, highlight=False, soft_wrap=True, markup=False)
+
+
 def show(value: Any, as_json: bool, lines: Iterable[str] = ()) -> None:
     """Print a result: as JSON where a program reads it, as lines where a person does."""
     if as_json:

@@ -11,6 +11,7 @@ import typer
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.cli import app
+from napari_backsplit.cli.options import pairs
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.project import ImportReport, Project
@@ -274,21 +275,6 @@ def _import(project: Path, masks: Any, replace: bool, resample: bool, as_json: b
     with open_project(project) as opened:
         report = apply(opened, [masks], replace=replace, resample=resample)
     _show_import(report, as_json)
-
-
-def pairs(given: list[str] | None) -> dict[str, str]:
-    """Return NAME=VALUE texts as a mapping.
-
-    Raises
-    ------
-    InputError
-        A text has no =.
-    """
-    split = [text.partition("=") for text in given or [] if text]
-    bare = [key for key, equals, _ in split if not equals]
-    if bare:
-        raise InputError(f"{bare[0]!r} has no =.", "Write NAME=VALUE.")
-    return {key.strip(): value.strip() for key, _, value in split}
 
 
 def _show_import(report: ImportReport, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import FINETUNE, MANY_SUPPORTS, PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption
-from napari_backsplit.cli.options import make_spec, with_spec
+from napari_backsplit.cli.options import make_spec, pairs, with_spec
 
 TRAIN = "2 Train"
 COMPARE = "3 Compare"
@@ -199,7 +199,6 @@ def compare(
 ) -> None:
     """Measure predictions against the reference, arm against baseline, and write a report."""
     from napari_backsplit.cli.console import say
-    from napari_backsplit.cli.data import pairs
     from napari_backsplit.cli.jobs import find_job
 
     folders = {name: f"jobs/{find_job(project, job).id}" for name, job in pairs(arms).items()}

@@ -105,5 +105,20 @@ def _parsed(field: FieldInfo, value: Any) -> Any:
     if "tuple" in kind:
         return [part.strip() for part in value.split(",") if part.strip()]
     if "dict" in kind:
-        return dict(part.split("=", 1) for part in value.split(",") if "=" in part)
+        return pairs(value.split(","))
     return int(value) if "int" in kind and value.lstrip("-").isdigit() else value
+
+
+def pairs(given: list[str] | None) -> dict[str, str]:
+    """Return NAME=VALUE texts as a mapping.
+
+    Raises
+    ------
+    InputError
+        A text has no =.
+    """
+    split = [text.partition("=") for text in given or [] if text]
+    bare = [key for key, equals, _ in split if not equals]
+    if bare:
+        raise InputError(f"{bare[0]!r} has no =.", "Write NAME=VALUE.")
+    return {key.strip(): value.strip() for key, _, value in split}

@@ -54,7 +54,7 @@ def split_head(
     if lost:
         raise InputError(
             f"The baseline predicts {', '.join(lost)}, which the project does not have.",
-            "Name the project's target as in the baseline, or map it with --label.",
+            "Name the project's target as in the baseline, or map it: --label-mapping NAME=TARGET.",
         )
     added = [name for name in new_labels if name not in old_labels]
     shift = default_offset(len(added)) if offset is None else offset
