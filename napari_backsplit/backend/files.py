@@ -33,6 +33,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_torn(folder: Path) -> None:
+    """Remove what killed writers left below `folder`; call it only where none is at work."""
+    for torn in folder.rglob(".tmp-*"):
+        torn.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file `path` with `text` (UTF-8), atomically."""
     with atomic_path(path) as temporary:

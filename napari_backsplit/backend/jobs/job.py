@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from napari_backsplit.backend.errors import JobError
-from napari_backsplit.backend.files import write_text
+from napari_backsplit.backend.files import remove_torn, write_text
 from napari_backsplit.backend.jobs.events import Event, read_events
 from napari_backsplit.backend.jobs.folder import JobFolder
 from napari_backsplit.backend.jobs.processes import (
@@ -243,6 +243,7 @@ class Job:
     def _reopen(self, record: Record) -> None:
         for file in (self._files.cancel_file, self._files.pause_file, self._files.launch_file):
             file.unlink(missing_ok=True)
+        remove_torn(self.folder)
         self._files.make_reserve()
         self._files.write_record(record)
 
