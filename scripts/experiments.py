@@ -104,7 +104,7 @@ backsplit finetune --from 2 --epochs {tuned} {budget} --initial-lr {tuned_lr:g}
 backsplit train --arm backsplit --epochs {epochs} {budget} --initial-lr {lr:g}
 backsplit predict 2 --no-mirroring; backsplit predict 3 --no-mirroring
 backsplit predict 4 --no-mirroring; backsplit predict 5 --no-mirroring
-backsplit compare binary=6 fine-tuned=7 "binary, longer=8" BackSplit=9
+backsplit compare binary=6 fine-tuned=7 "{control}=8" BackSplit=9 --control "{control}"
 ```
 
 {table}
@@ -263,6 +263,7 @@ def hippocampus(folder: Path, data: Path) -> None:
         epochs=SCRATCH.epochs,
         lr=SCRATCH.initial_lr,
         budget=budget,
+        control=CONTROL,
         table=markdown(rows),
         verdicts="\n".join(verdicts),
         machine=machine(),

@@ -30,7 +30,7 @@ Then train, and see whether it helped:
     backsplit train --arm binary
     backsplit finetune --from 2
     backsplit predict 2; backsplit predict 3; backsplit predict 4
-    backsplit compare binary=5 finetune=6 control=7
+    backsplit compare binary=5 finetune=6 longer=7 --control longer
 
 Try it all on synthetic cases in a quarter of an hour: backsplit demo. Long work runs as a job that
 goes on when this window closes. Research use only: not a medical device.

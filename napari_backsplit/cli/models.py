@@ -102,7 +102,7 @@ def train(
     from napari_backsplit.backend.training.baseline import find_baseline
 
     if start is not None:
-        options |= find_baseline(project, start)
+        options = {**find_baseline(project, start), **options}
     spec = make_spec(RunSpec, options)
     _begin_training(project, spec)
     title = f"train {spec.arm} {' '.join(spec.supports)}".strip()
@@ -192,6 +192,10 @@ def compare(
         list[str], typer.Argument(help="NAME=JOB of each prediction; the first is the baseline.")
     ],
     project: ProjectOption = Path(),
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME that every other arm is measured against too; may be repeated."),
+    ] = None,
     tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the NSD, mm.")] = 2.0,
     case: Annotated[list[str] | None, typer.Option(help="Case id; may be repeated.")] = None,
     detach: DetachOption = False,
@@ -204,8 +208,17 @@ def compare(
     folders = {name: f"jobs/{find_job(project, job).id}" for name, job in pairs(arms).items()}
     if len(folders) < 2:
         raise InputError("A comparison needs two arms.", "Write: compare binary=5 finetune=6")
-    params = {"arms": folders, "baseline": next(iter(folders)), "tolerance_mm": tolerance_mm}
-    result = _run(project, "compare", {**params, "cases": case}, "compare", detach, as_json)
+    unknown = sorted(set(control or ()) - set(folders))
+    if unknown:
+        raise InputError(f"--control {unknown[0]} is no arm.", f"Name one of {', '.join(folders)}.")
+    params = {
+        "arms": folders,
+        "baseline": next(iter(folders)),
+        "controls": control or [],
+        "tolerance_mm": tolerance_mm,
+        "cases": case,
+    }
+    result = _run(project, "compare", params, "compare", detach, as_json)
     if result and not as_json:
         for line in result["verdict"]:
             say(line)
