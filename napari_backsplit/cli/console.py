@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -107,7 +108,7 @@ def _figures(figures: dict[str, float]) -> str:
 
 
 def _interrupted(job: Job, cancel: bool) -> None:
-    if cancel:
+    if cancel or _asked_to_cancel(job):
         job.cancel()
         job.wait(30)
         err.print(f"{job.id} was cancelled. Resume it with: backsplit jobs resume {job.id}")
@@ -118,3 +119,13 @@ def _interrupted(job: Job, cancel: bool) -> None:
             f"End it with:    backsplit jobs cancel {job.id}",
             highlight=False,
         )
+
+
+def _asked_to_cancel(job: Job) -> bool:
+    """Ask a person at a terminal; a second Ctrl-C leaves the job running."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return typer.confirm(f"\nCancel {job.id}? Otherwise it goes on by itself.", default=False)
+    except typer.Abort:
+        return False

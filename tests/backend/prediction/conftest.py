@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.backend.prediction import tiny_model
 
 for variable in ("OMP_NUM_THREADS", "nnUNet_def_n_proc"):
     os.environ.setdefault(variable, "1")
@@ -14,13 +15,7 @@ for variable in ("OMP_NUM_THREADS", "nnUNet_def_n_proc"):
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     """The builder of tiny nnU-Net models (tiny_model.py)."""
-    path = Path(__file__).with_name("tiny_model.py")
-    spec = importlib.util.spec_from_file_location("tiny_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tiny_model
 
 
 @pytest.fixture(scope="session")

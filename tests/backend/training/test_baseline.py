@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def test_a_foreign_model_is_adopted_once_and_left_as_it_was(foreign: Path, sampl
     assert _files(foreign) == before
     assert ModelFolder.open(sample / first).hashes() == ModelFolder.open(foreign).hashes()
     checkpoint = "fold_0/checkpoint_final.pth"
-    assert os.path.samefile(foreign / checkpoint, sample / first / checkpoint)
+    assert (foreign / checkpoint).samefile(sample / first / checkpoint)
 
 
 def test_a_zip_is_unpacked_checked_and_gone(foreign: Path, sample: Path, tmp_path: Path) -> None:

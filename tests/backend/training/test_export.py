@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ torch = pytest.importorskip("torch")
 from napari_backsplit.backend.prediction.checkpoint import load_checkpoint  # noqa: E402
 from napari_backsplit.backend.prediction.predictor import Predictor, Settings  # noqa: E402
 from napari_backsplit.backend.training.export import export_model  # noqa: E402
+from tests.backend.prediction import tiny_model as tiny  # noqa: E402
 
 CARD = {
     "arm": "backsplit",
@@ -33,18 +32,7 @@ CARD = {
 
 
 @pytest.fixture(scope="module")
-def tiny() -> ModuleType:
-    path = Path(__file__).parents[1] / "prediction" / "tiny_model.py"
-    spec = importlib.util.spec_from_file_location("tiny_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def run(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's model folder, as a job leaves it."""
     torch.set_num_threads(1)
     written: Path = tiny.write_model(
@@ -83,9 +71,7 @@ def test_an_export_is_a_plain_model(run: Path, tmp_path: Path) -> None:
     assert ModelFolder.open(folder).targets == ("lesion",)
 
 
-def test_stock_nnunet_predicts_the_same_from_an_export(
-    tiny: Any, run: Path, tmp_path: Path
-) -> None:
+def test_stock_nnunet_predicts_the_same_from_an_export(run: Path, tmp_path: Path) -> None:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     image = tiny.write_image(tmp_path / "case_001_0000.nii.gz")
@@ -98,7 +84,7 @@ def test_stock_nnunet_predicts_the_same_from_an_export(
 
 
 @pytest.mark.training
-def test_stock_nnunet_installs_the_zip_and_predicts(tiny: Any, run: Path, tmp_path: Path) -> None:
+def test_stock_nnunet_installs_the_zip_and_predicts(run: Path, tmp_path: Path) -> None:
     archive = _export(run, tmp_path / "model.zip", zip=True)
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -152,7 +138,7 @@ def test_a_failed_export_leaves_nothing(run: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_with_gaps_become_what_the_network_writes(tiny: Any, tmp_path: Path) -> None:
+def test_labels_with_gaps_become_what_the_network_writes(tmp_path: Path) -> None:
     run = tiny.write_model(tmp_path / "m", {"liver": 7, "lesion": 1, "ignore": 8})
     # nnU-Net's label manager refuses an ignore label that is not the next after the last head.
     folder = export_model(run, tmp_path / "exported")
@@ -160,14 +146,14 @@ def test_labels_with_gaps_become_what_the_network_writes(tiny: Any, tmp_path: Pa
     assert labels == {"background": 0, "lesion": 1, "liver": 2, "ignore": 3}
 
 
-def test_a_dataset_of_another_network_is_refused(tiny: Any, tmp_path: Path) -> None:
+def test_a_dataset_of_another_network_is_refused(tmp_path: Path) -> None:
     run = tiny.write_model(tmp_path / "m")
     tiny.write_json_files(run, tiny.plans(), tiny.dataset({"a": 1, "b": 2}))
     with pytest.raises(InputError, match=r"predicts 2 classes, dataset\.json has 3"):
         export_model(run, tmp_path / "exported")
 
 
-def test_half_precision_weights_become_whole(tiny: Any, tmp_path: Path) -> None:
+def test_half_precision_weights_become_whole(tmp_path: Path) -> None:
     run = tiny.write_model(tmp_path / "m")
     path = run / "fold_0" / "checkpoint_final.pth"
     checkpoint = load_checkpoint(path)
@@ -179,7 +165,7 @@ def test_half_precision_weights_become_whole(tiny: Any, tmp_path: Path) -> None:
     assert {value.dtype for value in written.values()} == {torch.float32}
 
 
-def test_a_stock_variant_keeps_its_name(tiny: Any, tmp_path: Path) -> None:
+def test_a_stock_variant_keeps_its_name(tmp_path: Path) -> None:
     run = tiny.write_model(tmp_path / "m", trainer_name="nnUNetTrainer_5epochs")
     folder = export_model(run, tmp_path / "exported")
     assert ModelFolder.open(folder).trainer_name == "nnUNetTrainer_5epochs"
