@@ -44,6 +44,7 @@ def run_batch(
     *,
     at_once: int = 1,
     env: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
     tell: Callable[[str, JobStatus], None] = lambda name, status: None,
     poll_s: float = 0.2,
 ) -> dict[str, dict[str, Any]]:
@@ -54,8 +55,8 @@ def run_batch(
 
     Parameters
     ----------
-    env : mapping, optional
-        Environment variables of the jobs.
+    env, command
+        As for `submit`.
     tell : callable
         Called with a step's name and status when it starts and when it ends.
 
@@ -71,7 +72,8 @@ def run_batch(
             if len(running) >= at_once:
                 break
             waiting.remove(step)
-            running[step.name] = _begin(project_folder, step, results, env)
+            params = step.params(results)
+            running[step.name] = _begin(project_folder, step, params, env=env, command=command)
             tell(step.name, running[step.name].status())
         for name, status in _ended(running):
             del running[name]
@@ -85,16 +87,13 @@ def _ready(steps: Sequence[Step], results: Results) -> Iterator[Step]:
     return (step for step in steps if all(need in results for need in step.needs))
 
 
-def _begin(
-    project_folder: Path, step: Step, results: Results, env: Mapping[str, str] | None
-) -> Job:
-    params = step.params(results)
+def _begin(project_folder: Path, step: Step, params: dict[str, Any], **how: Any) -> Job:
     for job in list_jobs(project_folder):
         if job.spec.task == step.task and job.spec.params == params:
             if job.status().resumable:
-                job.resume(env=env)
+                job.resume(**how)
             return job
-    return submit(project_folder, step.task, params, step.name, env=env)
+    return submit(project_folder, step.task, params, step.name, **how)
 
 
 def _ended(running: Mapping[str, Job]) -> list[tuple[str, JobStatus]]:
