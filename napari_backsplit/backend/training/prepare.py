@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 from filelock import FileLock
 
 from napari_backsplit.backend.errors import InputError
@@ -29,8 +30,7 @@ from napari_backsplit.backend.training.arms import (
     missing_supports,
 )
 from napari_backsplit.backend.training.dataset import training_cases, write_raw
-from napari_backsplit.backend.training.spec import PlanSpec
-from napari_backsplit.backend.volume import read_label_map
+from napari_backsplit.backend.training.spec import Configuration, PlanSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, total); may raise to stop."""
@@ -65,6 +65,11 @@ class PlanSet:
     def file(self) -> Path:
         """Where the plan set is written down."""
         return plan_set_file(self.nnunet, self.spec.name)
+
+    @property
+    def planned(self) -> bool:
+        """Whether its plans are written; the images may not be preprocessed yet."""
+        return (self.preprocessed("binary") / "splits_final.json").exists()
 
     def preprocessed(self, arm: str) -> Path:
         """Folder of an arm's plans and arrays."""
@@ -171,7 +176,7 @@ def make_plan_set(project: Project, spec: PlanSpec, progress: Progress) -> PlanS
         dataset = write_raw(
             project, scheme, plan_set.cases, plan_set.raw("binary"), _step(progress, "label maps")
         )
-        if not (plan_set.preprocessed("binary") / "splits_final.json").exists():
+        if not plan_set.planned:
             _plan(project, plan_set, dataset, progress)
         _preprocess_images(project, plan_set, dataset, progress)
         _write_labels(project, plan_set, scheme, dataset, progress)
@@ -181,19 +186,23 @@ def make_plan_set(project: Project, spec: PlanSpec, progress: Progress) -> PlanS
 
 
 def _claim(project: Project, spec: PlanSpec) -> PlanSet:
-    """Return the plan set of this spec, begun before or new; its datasets' names are kept."""
+    """Return the plan set of this spec, begun before or new; its datasets' names are kept.
+
+    One that was refused before it was planned is no hindrance.
+    """
     folder = project.folder / "nnunet"
     file = plan_set_file(folder, spec.name)
-    if file.exists():
-        plan_set = _read_plan_set(folder, file)
-        if plan_set.spec != spec:
+    begun = _read_plan_set(folder, file) if file.exists() else None
+    if begun and begun.planned:
+        if begun.spec != spec:
             raise InputError(
                 f"Plan set {spec.name!r} exists with other settings.", "Choose another --name."
             )
-        _require_same_cases(project, plan_set)
-        return plan_set
-    cases = tuple(training_cases(project))
-    plan_set = PlanSet(folder, spec, cases, _splits(project, spec, cases)).with_arm("binary")
+        _require_same_cases(project, begun)
+        return begun
+    cases, arms = tuple(training_cases(project)), begun.arms if begun else {}
+    plan_set = PlanSet(folder, spec, cases, _splits(project, spec, cases), arms)
+    plan_set = plan_set.with_arm("binary")
     plan_set.save()
     return plan_set
 
@@ -239,14 +248,16 @@ def _measured_masks(
 
 
 def adopt(project: Project, spec: PlanSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a baseline's plans, cut to the spec's configuration, and its fingerprint.
+    """Return a baseline's plans, cut to its one configuration, and its fingerprint.
 
     Raises
     ------
     InputError
-        The baseline lacks the configuration, or its channels do not fit the project's.
+        The baseline is of another configuration, its channels do not fit the project's, or the
+        spec asks for what a baseline's plans decide.
     """
     model = ModelFolder.open(project.folder / str(spec.baseline))
+    _refuse_own_plans(spec)
     unfit = compatibility(
         model,
         channels=[channel.modality for channel in project.schema.channels],
@@ -257,13 +268,8 @@ def adopt(project: Project, spec: PlanSpec) -> tuple[dict[str, Any], dict[str, A
             f"The baseline does not fit the project: {' '.join(unfit)}",
             "If you are sure that it does, plan with --accept-unfit.",
         )
-    plans = dict(model.plans)
-    if spec.configuration not in plans["configurations"]:
-        raise InputError(
-            f"The baseline has no configuration {spec.configuration!r}.",
-            f"Choose one of {', '.join(sorted(plans['configurations']))}.",
-        )
-    plans["configurations"] = {spec.configuration: plans["configurations"][spec.configuration]}
+    configuration = _configuration(model, spec)
+    plans = dict(model.plans) | {"configurations": {spec.configuration: configuration}}
     plans["plans_name"] = nnunet.PLANS_NAME
     stored = model.path / "dataset_fingerprint.json"
     figures = {
@@ -272,6 +278,42 @@ def adopt(project: Project, spec: PlanSpec) -> tuple[dict[str, Any], dict[str, A
         ]
     }
     return plans, read_json(stored) if stored.exists() else figures
+
+
+def _refuse_own_plans(spec: PlanSpec) -> None:
+    """Refuse what would be ignored: with a baseline, its plans decide."""
+    plans = ("preset", "gpu_memory_gb", "features", "patch_size", "batch_size", "batch_dice",
+             "spacing_mm", "intensities")  # fmt: skip
+    asked = [name for name in plans if getattr(spec, name) != PlanSpec.model_fields[name].default]
+    if asked:
+        raise InputError(
+            f"A baseline's plans decide {', '.join(asked).replace('_', ' ')}.",
+            "Leave it out; a run may have a batch or patch size of its own.",
+        )
+
+
+def _configuration(model: ModelFolder, spec: PlanSpec) -> dict[str, Any]:
+    """Return the baseline's configuration, with what it inherits written out.
+
+    One with a name of its own (3d_fullres_bs40) takes the name of the spec's.
+    """
+    settings = model.settings
+    known = get_args(Configuration)
+    flat = len(settings["patch_size"]) == 2
+    wanted = model.configuration if model.configuration in known else "2d" if flat else "3d"
+    if settings.get("previous_stage"):
+        raise InputError(
+            f"{model.configuration} is the second stage of a cascade.",
+            "Adopt the model of its first stage, or one of 3d_fullres.",
+        )
+    if not spec.configuration.startswith(wanted):
+        wanted = wanted if wanted in known else "3d_fullres"
+        raise InputError(
+            f"The baseline is {model.configuration}, not {spec.configuration}.",
+            f"Plan with --configuration {wanted}.",
+        )
+    dropped = ("inherits_from", "next_stage")
+    return {key: value for key, value in settings.items() if key not in dropped}
 
 
 def _preprocess_images(
@@ -343,8 +385,10 @@ def _write_labels(
         case for case in plan_set.cases if record.get(case, {}).get("source") != sources[case]
     ]
     preprocessing = nnunet.Preprocessing(plan_set.plans(), plan_set.spec.configuration, dataset)
+    reader = preprocessing.plans.image_reader_writer_class()  # a baseline's may turn the axes
     for done, case in enumerate(changed, 1):
-        label_map = read_label_map(raw / dataset["dataset"][case]["label"]).array
+        path = raw / dataset["dataset"][case]["label"]
+        label_map = reader.read_seg(str(path))[0][0].astype(np.uint16)
         unknown = codes.code(missing_supports(project, scheme, case))
         base = plan_set.arrays("binary") / case
         lost = preprocessing.save_labels(arrays / case, label_map, base, unknown)
