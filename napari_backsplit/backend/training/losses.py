@@ -61,15 +61,16 @@ def label_set_cross_entropy(logits: Tensor, codes: Tensor, table: Tensor) -> Ten
         From `membership_table`.
     """
     classes = logits.shape[1]
-    partial = codes >= classes
-    if not bool(partial.any()):
+    present = [code for code in range(classes, len(table)) if bool((codes == code).any())]
+    if not present:
         return functional.cross_entropy(logits, codes.long())
-    flat = logits.movedim(1, -1)
-    certain = functional.cross_entropy(flat[~partial], codes[~partial].long(), reduction="sum")
-    among = flat[partial]
-    members = table[codes[partial].long()]
-    inside = among.masked_fill(~members, float("-inf")).logsumexp(-1)
-    return (certain + (among.logsumexp(-1) - inside).sum()) / codes.numel()
+    log_p = logits.log_softmax(1)
+    certain = codes.masked_fill(codes >= classes, 0).long()
+    likelihood = log_p.gather(1, certain[:, None])[:, 0]
+    for code in present:
+        inside = log_p[:, table[code]].logsumexp(1)
+        likelihood = torch.where(codes == code, inside, likelihood)
+    return -likelihood.mean()
 
 
 class LabelSetDice(nn.Module):
@@ -92,7 +93,6 @@ class LabelSetDice(nn.Module):
     """
 
     weights: Tensor
-    known: Tensor
 
     def __init__(
         self,
@@ -105,9 +105,11 @@ class LabelSetDice(nn.Module):
         classes = table.shape[1]
         weights = torch.ones(classes - 1) if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("weights", weights / weights.sum(), persistent=False)
-        known = ~(table & (table.sum(1, keepdim=True) > 1))
-        self.register_buffer("known", known[:, 1:], persistent=False)
         self.classes = classes
+        self.unknown_where = {
+            label: [code for code in range(classes, len(table)) if table[code, label]]
+            for label in range(1, classes)
+        }
         self.batch_dice = batch_dice
         self.smooth = smooth
 
@@ -121,11 +123,10 @@ class LabelSetDice(nn.Module):
             reference = torch.zeros(logits.shape, device=logits.device)
             reference = reference.scatter_(1, certain[:, None], 1)[:, 1:]
             reference_sum = reference.sum(space)
-        if bool(partial.any()):
-            known = self.known[codes.long()].movedim(-1, 1)
-            prediction = prediction * known
         intersection = (prediction * reference).sum(space, dtype=torch.float32)
         prediction_sum = prediction.sum(space, dtype=torch.float32)
+        if bool(partial.any()):
+            prediction_sum = self._where_known(prediction, prediction_sum, codes)
         if self.batch_dice:
             intersection, prediction_sum, reference_sum = (
                 total.sum(0) for total in (intersection, prediction_sum, reference_sum)
@@ -133,6 +134,18 @@ class LabelSetDice(nn.Module):
         denominator = (reference_sum + prediction_sum + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / denominator
         return -(dice * self.weights).sum(-1).mean()
+
+    def _where_known(self, prediction: Tensor, total: Tensor, codes: Tensor) -> Tensor:
+        """Leave out of the sums (b, K - 1) the voxels in which a class may or may not be.
+
+        The reference is 0 in those voxels, so the intersection needs no such care.
+        """
+        total = total.clone()
+        for label, unknown in self.unknown_where.items():
+            if unknown:
+                known = ~torch.isin(codes, torch.tensor(unknown, device=codes.device))
+                total[:, label - 1] = (prediction[:, label - 1] * known).flatten(1).sum(1)
+        return total
 
 
 class LabelSetLoss(nn.Module):

@@ -96,6 +96,7 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.targets = [dataset_json["labels"][name] for name in scheme["targets"]]
         self.label_sets: list[list[int]] = scheme["label_sets"]
         self._reported = 0.0
+        self._iteration = 0
 
     # nnU-Net derives its output folder from environment and names; a job's folder is fixed.
     @property
