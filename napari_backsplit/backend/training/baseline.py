@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,9 +85,9 @@ def adopt_model(project_folder: Path, path: Path) -> str:
     InputError, UntrustedModelError
         The folder is not a whole model, or names code to run.
     """
-    home = project_folder / ADOPTED
-    if path.resolve().is_relative_to(home.resolve()):
-        return f"{ADOPTED}/{path.name}"
+    home = (project_folder / ADOPTED).resolve()
+    if path.resolve().is_relative_to(home) and path.resolve() != home:
+        return f"{ADOPTED}/{path.resolve().relative_to(home).parts[0]}"
     if path.suffix == ".zip":
         with TemporaryDirectory(prefix=".unpack-", dir=project_folder) as unpacked:
             return adopt_model(project_folder, unpack_zip(path, Path(unpacked) / "model"))
@@ -94,13 +95,20 @@ def adopt_model(project_folder: Path, path: Path) -> str:
     for adopted in sorted(home.glob("[!.]*")):
         if _same(adopted, path):
             return f"{ADOPTED}/{adopted.name}"
-    name = f"baseline-{1 + len(list(home.glob('[!.]*')))}"
+    name = next(name for n in count(1) if not (home / (name := f"baseline-{n}")).exists())
+    home.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix=".adopt-", dir=project_folder) as begun:
+        _take(model, Path(begun) / name).rename(home / name)
+    return f"{ADOPTED}/{name}"
+
+
+def _take(model: ModelFolder, folder: Path) -> Path:
     for file in KEPT:
         if (model.path / file).exists():
-            link_or_copy(model.path / file, home / name / file)
+            link_or_copy(model.path / file, folder / file)
     for fold, checkpoint in model.checkpoints.items():
-        link_or_copy(checkpoint, home / name / f"fold_{fold}" / checkpoint.name)
-    return f"{ADOPTED}/{name}"
+        link_or_copy(checkpoint, folder / f"fold_{fold}" / checkpoint.name)
+    return folder
 
 
 def _same(adopted: Path, path: Path) -> bool:

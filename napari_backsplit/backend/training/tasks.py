@@ -112,7 +112,7 @@ def _set_environment(spec: RunSpec) -> None:
     os.environ["nnUNet_compile"] = str(spec.compile)
     device, _, index = spec.device.partition(":")
     if device == "cuda" and index:
-        os.environ["CUDA_VISIBLE_DEVICES"] = index
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible(int(index))
     import torch
 
     torch.set_num_threads(spec.threads)
@@ -124,6 +124,14 @@ def _set_environment(spec: RunSpec) -> None:
     if not available[device]:
         usable = ", ".join(name for name, there in available.items() if there)
         raise InputError(f"This machine has no device {spec.device!r}.", f"Choose from: {usable}.")
+
+
+def _visible(index: int) -> str:
+    """Return the GPU that cuda:<index> means among those the environment leaves; "" for none."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return str(index)
+    return dict(enumerate(named.replace(" ", "").split(","))).get(index, "")
 
 
 def _data_record(project: Project, plan_set: PlanSet, spec: RunSpec) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from napari_backsplit.backend.errors import InputError, UntrustedModelError
-from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.files import link_or_copy, read_json, write_json
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training import baseline, tasks
 from napari_backsplit.backend.training.baseline import adopt_model, find_baseline, model_path
 from napari_backsplit.backend.training.prepare import make_plan_set
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
@@ -60,6 +63,34 @@ def test_a_zip_is_unpacked_checked_and_gone(foreign: Path, sample: Path, tmp_pat
     assert [path.name for path in sample.iterdir() if path.name.startswith(".unpack")] == []
 
 
+def test_an_adoption_that_broke_off_leaves_nothing(
+    foreign: Path, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, destination: Path) -> str:
+        if source.suffix == ".pth":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return link_or_copy(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(baseline, "link_or_copy", full)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            adopt_model(sample, foreign)
+    assert not any((sample / "baselines").iterdir())
+    first = adopt_model(sample, foreign)
+    assert adopt_model(sample, sample / first / "fold_0") == first == "baselines/baseline-1"
+
+
+def test_a_gpu_is_counted_among_those_the_environment_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert tasks._visible(1) == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
+    assert [tasks._visible(index) for index in range(3)] == ["4", "6", ""]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert tasks._visible(0) == ""
+
+
 def test_plans_that_name_code_are_refused_before_anything_is_taken(
     foreign: Path, sample: Path
 ) -> None:
@@ -75,14 +106,14 @@ def test_plans_that_name_code_are_refused_before_anything_is_taken(
 def test_a_fine_tune_keeps_its_baselines_plans(foreign: Path, sample: Path) -> None:
     with pytest.raises(InputError, match="backsplit plan --adopt"):
         find_baseline(sample, str(foreign))
-    baseline = model_path(sample, str(foreign))
-    spec = PlanSpec(name="theirs", baseline=baseline, folds=3)
+    adopted = model_path(sample, str(foreign))
+    spec = PlanSpec(name="theirs", baseline=adopted, folds=3)
     with Project.open(sample, read_only=True) as project:
         plan_set = make_plan_set(project, spec, lambda what, done, total: None)
 
     found = find_baseline(sample, str(foreign))
 
-    assert found == {"baseline": baseline, "plan_set": "theirs", "fold": 0}
+    assert found == {"baseline": adopted, "plan_set": "theirs", "fold": 0}
     theirs = read_json(foreign / "plans.json")["configurations"]["3d_fullres"]
     assert plan_set.plans()["configurations"]["3d_fullres"] == theirs
 
