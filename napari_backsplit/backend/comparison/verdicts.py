@@ -130,7 +130,13 @@ def _read_false_positives(
         return f"more ({figures})"
     if finds_no_fewer(comparison, target, arm, against):
         return f"fewer ({figures})"
-    return f"fewer ({figures}), but not a gain: fewer lesions are found too"
+    return f"fewer ({figures}), but not a gain: {_why_no_gain(comparison, target, against)}"
+
+
+def _why_no_gain(comparison: Comparison, target: str, against: str) -> str:
+    if comparison.summary(target, against, "lesion").reference_lesions:
+        return "fewer lesions are found too"
+    return "without a lesion it is not known what else is lost"
 
 
 def finds_no_fewer(comparison: Comparison, target: str, arm: str, against: str) -> bool:
@@ -146,7 +152,10 @@ def reading_of(comparison: Comparison, contrast: Contrast) -> str:
         return "no verdict"
     pair = (contrast.target, contrast.arm, contrast.against)
     hollow = reading == "better" and contrast.metric.name in _BETTER_WHEN_SILENT
-    return "fewer found: no gain" if hollow and not finds_no_fewer(comparison, *pair) else reading
+    if not hollow or finds_no_fewer(comparison, *pair):
+        return reading
+    lesions = comparison.summary(contrast.target, contrast.against, "lesion").reference_lesions
+    return "fewer found: no gain" if lesions else "no lesion: no gain"
 
 
 def _details(comparison: Comparison, target: str, arm: str, against: str) -> tuple[str, ...]:

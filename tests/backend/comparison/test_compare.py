@@ -74,9 +74,15 @@ def test_a_network_that_finds_nothing_gains_nothing():
 
 def test_silence_on_lesion_free_cases_alone_is_no_gain():
     cases = [case(k, line(), line((2, 3)), line()) for k in range(8)]
-    said = verdict(cases)
+    comparison = compare(cases, SETTINGS)
+    (said,) = comparison.verdicts
     assert said.sentence.startswith("No lesion case to compare")
-    assert "not a gain" in said.sentence
+    assert "not a gain: without a lesion" in said.sentence
+    assert "fewer lesions" not in said.sentence
+    contrast = comparison.contrast(
+        "lesion", "backsplit", "baseline", "lesion-free", "false_positives"
+    )
+    assert reading_of(comparison, contrast) == "no lesion: no gain"
 
 
 def test_fewer_false_positives_count_where_no_fewer_lesions_are_found():
