@@ -13,6 +13,7 @@ import pytest
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder, unpack_zip
+from napari_backsplit.backend.volume import read_label_map
 
 torch = pytest.importorskip("torch")
 
@@ -106,6 +107,49 @@ def test_stock_nnunet_installs_the_zip_and_predicts(run: Path, tmp_path: Path) -
             timeout=250,
         )
     assert (tmp_path / "out" / "case_001.nii.gz").exists()
+
+
+STOCK = """
+import importlib.util, sys
+assert importlib.util.find_spec("napari_backsplit") is None, "the package is there"
+import torch
+torch.set_num_threads(1)
+from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
+if __name__ == "__main__":
+    predict_entry_point_modelfolder()
+"""
+
+
+@pytest.mark.training
+def test_the_stock_command_agrees_where_this_package_is_not(run: Path, tmp_path: Path) -> None:
+    """In an environment of its own: the same site-packages, without our editable install."""
+    import venv
+
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=os.name != "nt")
+    folder = "Scripts" if os.name == "nt" else "bin"
+    python = tmp_path / "bare" / folder / "python"
+    (site,) = (tmp_path / "bare").rglob("site-packages")
+    (site / "others.pth").write_text(str(Path(np.__file__).parents[1]))
+    script = tmp_path / "stock.py"
+    script.write_text(STOCK)
+    image = tiny.write_image(tmp_path / "in" / "case_001_0000.nii.gz")
+    model = _export(run, tmp_path / "exported")
+    where = ["-i", image.parent, "-o", tmp_path / "out", "-m", model, "-f", "0", "-device", "cpu"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    subprocess.run(
+        [str(x) for x in (python, script, *where, "-npp", 1, "-nps", 1)],
+        env=environment | {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "1"},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=250,
+    )
+
+    ours = Predictor(ModelFolder.open(run), Settings()).predict([image]).label_map
+    theirs = read_label_map(tmp_path / "out" / "case_001.nii.gz").array
+    assert (ours == 1).any()
+    np.testing.assert_array_equal(theirs == 1, ours == 1)
 
 
 def test_a_zip_has_nnunets_layout_and_comes_back(run: Path, tmp_path: Path) -> None:
