@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
@@ -65,10 +66,13 @@ def run_train(context: JobContext) -> dict[str, Any]:
         record = {
             "data": _data_record(project, plan_set, spec),
             "licences": _licences(project, scheme, plan_set.cases),
+            "masks": read_json(plan_set.raw(scheme.name) / "sources.json"),
         }
     folder = context.folder / "model" / f"fold_{spec.fold}"
     final = folder / "checkpoint_final.pth"
     if not final.exists():
+        if (folder / LATEST).exists():
+            _warn_of_changed_masks(context, record["masks"])
         trainer = _trainer(context, spec, plan_set, scheme.name, record)
         _start(context, trainer, spec, folder / LATEST)
         context.report(Phase(name="train"))
@@ -156,10 +160,21 @@ def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict
     return {structure: names for structure, names in found.items() if names}
 
 
+def _warn_of_changed_masks(context: JobContext, masks: Mapping[str, str]) -> None:
+    """Say so where a resumed training goes on with other masks than it began with."""
+    before = read_json(context.folder / "model" / "dataset.json")["backsplit"].get("masks", {})
+    changed = sorted(case for case in masks if before.get(case, masks[case]) != masks[case])
+    if changed:
+        text = (
+            f"The masks of {', '.join(changed)} changed since this training began; it goes on "
+            "with the new ones. Start another run to compare it with others."
+        )
+        context.report(Note(level="warning", text=text))
+
+
 def _trainer(
     context: JobContext, spec: RunSpec, plan_set: PlanSet, arm: str, record: Mapping[str, Any]
 ) -> BackSplitTrainer:
-    from napari_backsplit.backend.files import read_json
     from napari_backsplit.backend.training.trainer import Run, trainer_for
 
     plans = plan_set.plans(arm)
