@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.cli import app
 from napari_backsplit.cli.options import pairs
 
@@ -25,9 +25,14 @@ ProjectOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")]
-ReplaceOption = Annotated[bool, typer.Option(help="Replace masks; the old ones are kept.")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="Replace masks; the old ones are kept.")
+]
 ResampleOption = Annotated[
-    bool, typer.Option(help="Bring files on another grid to the first channel's, and record it.")
+    bool,
+    typer.Option(
+        "--resample", help="Bring files on another grid to the first channel's, and record it."
+    ),
 ]
 PatternOption = Annotated[
     str,
@@ -49,6 +54,20 @@ def open_project(folder: Path, *, read_only: bool = False) -> Project:
     from napari_backsplit.backend.project import Project
 
     return Project.open(folder, read_only=read_only)
+
+
+def require_project(folder: Path) -> None:
+    """Refuse a folder that is no project, where nothing is read from it.
+
+    Raises
+    ------
+    ProjectError
+        It is none.
+    """
+    if not (folder / "project.json").is_file():
+        raise ProjectError(
+            f"{folder.resolve()} is no project.", "Choose a folder with a project.json."
+        )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -83,7 +102,8 @@ def init(
     from napari_backsplit.backend.project import Project
     from napari_backsplit.cli.console import say
 
-    with Project.create(folder, name or folder.name, channel, target, support or [], seed=seed):
+    name = name or folder.resolve().name
+    with Project.create(folder, name, channel, target, support or [], seed=seed):
         say(f"Made the project {folder}. Next: backsplit import --help")
 
 
@@ -96,7 +116,7 @@ def import_images(
         list[str] | None,
         typer.Option(help="WORD=CHANNEL where {channel} is not the channel's name or number."),
     ] = None,
-    test: Annotated[bool, typer.Option(help="Reserve these cases for the test.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Reserve these cases for the test.")] = False,
     resample: ResampleOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,7 +137,7 @@ def import_masks(
     project: ProjectOption = Path(),
     pattern: PatternOption = "{case}.nii.gz",
     absent_is_empty: Annotated[
-        bool, typer.Option(help="A case without a file is free of the structure.")
+        bool, typer.Option("--absent-is-empty", help="A case without a file is free of it.")
     ] = False,
     replace: ReplaceOption = False,
     resample: ResampleOption = False,
@@ -135,7 +155,9 @@ def import_labels(
     ids: Annotated[str, typer.Option(help="ID=STRUCTURE,...; several ids may make one.")],
     project: ProjectOption = Path(),
     pattern: PatternOption = "{case}.nii.gz",
-    ignore_others: Annotated[bool, typer.Option(help="Leave out ids that are not named.")] = False,
+    ignore_others: Annotated[
+        bool, typer.Option("--ignore-others", help="Leave out ids that are not named.")
+    ] = False,
     replace: ReplaceOption = False,
     resample: ResampleOption = False,
     as_json: JsonOption = False,
@@ -199,6 +221,10 @@ def reserve(
     """Reserve a test set, by patient, before the first training."""
     from napari_backsplit.cli.console import say
 
+    if [fraction, count, case].count(None) != 2:
+        raise InputError(
+            "Give one of --fraction, --count and --case.", "As in: reserve --fraction 0.25"
+        )
     with open_project(project) as opened:
         cases = opened.reserve_test(fraction, count=count, ids=case)
     say(f"{len(cases)} case(s) are held out: {', '.join(cases)}.")

@@ -9,7 +9,7 @@ import typer
 
 from napari_backsplit.backend.errors import JobError
 from napari_backsplit.cli import app
-from napari_backsplit.cli.data import JsonOption, ProjectOption
+from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.jobs import Job
@@ -25,11 +25,12 @@ def find_job(project: Path, number: str) -> Job:
 
     Raises
     ------
-    JobError
-        There is none.
+    JobError, ProjectError
+        There is none, or no such project.
     """
     from napari_backsplit.backend.jobs import list_jobs
 
+    require_project(project)
     for job in list_jobs(project):
         if job.id == number or (number.isdigit() and int(job.id.partition("-")[0]) == int(number)):
             return job
@@ -42,6 +43,7 @@ def list_(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     from napari_backsplit.backend.jobs import list_jobs
     from napari_backsplit.cli.console import show, table
 
+    require_project(project)
     columns = ("job", "title", "state", "message")
     statuses = [(job, job.status()) for job in list_jobs(project)]
     rows = [(job.id, job.spec.title, str(s.state), s.message) for job, s in statuses]
@@ -55,7 +57,8 @@ def follow(
     job: JobArgument,
     project: ProjectOption = Path(),
     cancel_on_interrupt: Annotated[
-        bool, typer.Option(help="Ctrl-C cancels the job instead of leaving it.")
+        bool,
+        typer.Option("--cancel-on-interrupt", help="Ctrl-C cancels the job, not only this view."),
     ] = False,
 ) -> None:
     """Show a job's progress until it is over; Ctrl-C leaves it running."""
@@ -94,7 +97,7 @@ def cancel(
 def resume(
     job: JobArgument,
     project: ProjectOption = Path(),
-    detach: Annotated[bool, typer.Option(help="Do not wait for it.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for it.")] = False,
 ) -> None:
     """Go on with a failed, cancelled or lost job from its last checkpoint."""
     from napari_backsplit.cli.console import follow_job

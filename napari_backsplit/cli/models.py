@@ -11,13 +11,13 @@ import typer
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import FINETUNE, MANY_SUPPORTS, PlanSpec, RunSpec
 from napari_backsplit.cli import app
-from napari_backsplit.cli.data import JsonOption, ProjectOption
+from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 from napari_backsplit.cli.options import make_spec, pairs, with_spec
 
 TRAIN = "2 Train"
 COMPARE = "3 Compare"
 
-DetachOption = Annotated[bool, typer.Option(help="Start the job and return at once.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Start the job and return at once.")]
 FromOption = Annotated[
     str,
     typer.Option(
@@ -33,6 +33,7 @@ def _run(
     from napari_backsplit.backend.jobs import submit
     from napari_backsplit.cli.console import follow_job, say, show
 
+    require_project(project)
     job = submit(project, task, params, title)
     if detach:
         show({"job": job.id}, as_json, [f"Started {job.id}: {title}."])
@@ -74,6 +75,7 @@ def plan(
     from napari_backsplit.backend.training.baseline import model_path
     from napari_backsplit.cli.console import say
 
+    require_project(project)
     baseline = model_path(project, adopt) if adopt else None
     given = {"name": baseline.rpartition("/")[2]} if baseline else {}
     spec = make_spec(PlanSpec, {**given, **options, "baseline": baseline})
@@ -115,9 +117,9 @@ def finetune(
     *,
     start: FromOption,
     project: ProjectOption = Path(),
-    control: Annotated[
-        bool, typer.Option(help="Also give the baseline the same extra binary training.")
-    ] = True,
+    no_control: Annotated[
+        bool, typer.Option("--no-control", help="Leave out the same extra binary training.")
+    ] = False,
     detach: DetachOption = False,
     as_json: JsonOption = False,
     options: dict[str, Any],
@@ -137,7 +139,7 @@ def finetune(
             style="yellow",
         )
     _begin_training(project, spec)
-    for arm in ("backsplit", "binary") if control else ("backsplit",):
+    for arm in ("backsplit",) if no_control else ("backsplit", "binary"):
         run = spec.model_copy(update={"arm": arm, "supports": spec.supports})
         title = "fine-tune with supports" if arm == "backsplit" else "the same extra binary epochs"
         _run(project, "train", {"run": run.model_dump(mode="json")}, title, detach, as_json)
@@ -157,10 +159,17 @@ def predict(
     mirroring: Annotated[
         bool | None, typer.Option(help="Average over mirrored images; by default as trained.")
     ] = None,
-    probabilities: Annotated[bool, typer.Option(help="Also write probability maps.")] = False,
-    full_label_map: Annotated[bool, typer.Option(help="Also write all classes.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write probability maps.")
+    ] = False,
+    full_label_map: Annotated[
+        bool, typer.Option("--full-label-map", help="Also write all classes.")
+    ] = False,
     declare_unseen: Annotated[
-        bool, typer.Option(help="You declare that the model was not trained on these cases.")
+        bool,
+        typer.Option(
+            "--declare-unseen", help="You declare that the model was not trained on these cases."
+        ),
     ] = False,
     detach: DetachOption = False,
     as_json: JsonOption = False,
@@ -205,9 +214,10 @@ def compare(
     from napari_backsplit.cli.console import say
     from napari_backsplit.cli.jobs import find_job
 
-    folders = {name: f"jobs/{find_job(project, job).id}" for name, job in pairs(arms).items()}
-    if len(folders) < 2:
+    jobs = pairs(arms)
+    if len(jobs) < 2:
         raise InputError("A comparison needs two arms.", "Write: compare binary=5 finetune=6")
+    folders = {name: f"jobs/{find_job(project, job).id}" for name, job in jobs.items()}
     unknown = sorted(set(control or ()) - set(folders))
     if unknown:
         raise InputError(f"--control {unknown[0]} is no arm.", f"Name one of {', '.join(folders)}.")

@@ -133,7 +133,7 @@ def scan_folder(
     Raises
     ------
     InputError
-        A folder does not exist, or a pattern cannot be used.
+        A folder does not exist, a pattern cannot be used, or a structure is not the project's.
     """
     words = _channel_words(project, channels or {})
     matches = find(Path(images), pattern, {"channel": words}, project.folder)
@@ -158,7 +158,7 @@ def scan_masks(project: ProjectReader, masks: Sequence[Masking]) -> ImportPlan:
     Raises
     ------
     InputError
-        A folder does not exist, or a pattern cannot be used.
+        A folder does not exist, a pattern cannot be used, or a structure is not the project's.
     """
     names = read_private(project.folder).cases
     cases = []
@@ -219,6 +219,7 @@ def _with_masks(
     masks: Sequence[Masking],
     problems: list[Problem],
 ) -> ImportPlan:
+    _require_structures(project, masks)
     sources: dict[str, list[MaskSource]] = {case.name: [] for case in cases}
     keys = _keys(cases)
     for masking in masks:
@@ -238,6 +239,23 @@ def _with_masks(
                 _absent(masking, case, sources[case.name], problems)
     planned = (replace(case, masks=tuple(sources[case.name])) for case in cases)
     return ImportPlan(tuple(planned), tuple(problems))
+
+
+def _require_structures(project: ProjectReader, masks: Sequence[Masking]) -> None:
+    known = [structure.name for structure in project.schema.structures]
+    wanted = [name for masking in masks for name in _structures_of(masking)]
+    unknown = [name for name in dict.fromkeys(wanted) if name not in known]
+    if unknown:
+        raise InputError(
+            f"The project has no structure {', '.join(unknown)}.",
+            f"Its structures are {', '.join(known)}.",
+        )
+
+
+def _structures_of(masking: Masking) -> Iterable[str]:
+    if isinstance(masking, Masks):
+        return (masking.structure,)
+    return (masking.ids if isinstance(masking, LabelMaps) else masking.names).values()
 
 
 def _absent(
