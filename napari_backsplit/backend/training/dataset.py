@@ -59,7 +59,7 @@ def write_raw(
     project: Project, scheme: ArmScheme, cases: Sequence[str], folder: Path,
     check: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write an arm as a raw nnU-Net dataset; label maps are rewritten only where masks changed.
+    """Write an arm as a raw nnU-Net dataset, as its masks are now; nothing where it is done.
 
     Parameters
     ----------
@@ -79,23 +79,29 @@ def write_raw(
     """
     codes = missing_sets(project, scheme, cases)
     dataset = dataset_json(project, scheme, codes, cases, folder)
+    made_from = sources(project, scheme, cases)
     sources_file = folder / "sources.json"
-    before = read_json(sources_file) if sources_file.exists() else {}
-    sources = {case: source_digest(project, scheme, case, codes) for case in cases}
+    if sources_file.exists() and read_json(sources_file) == made_from:
+        return dataset
     for done, case in enumerate(cases, 1):
+        label_map = arm_label_map(project, scheme, case, codes)
         label = folder / dataset["dataset"][case]["label"]
-        if before.get(case) != sources[case] or not label.exists():
-            label_map = arm_label_map(project, scheme, case, codes)
-            write_volume(Volume(label_map, project.geometry(case)), label)
+        write_volume(Volume(label_map, project.geometry(case)), label)
         check(done, len(cases))
     write_json(folder / "dataset.json", dataset)
-    write_json(sources_file, sources)
     readme = folder / "README.md"
     if codes.missing_sets:
         write_text(readme, PARTIAL_README.format(codes=_describe(codes)))
     else:
         readme.unlink(missing_ok=True)
+    write_json(sources_file, made_from)
     return dataset
+
+
+def sources(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict[str, str]:
+    """Return a hash of all that each case's label map is made from."""
+    codes = missing_sets(project, scheme, cases)
+    return {case: source_digest(project, scheme, case, codes) for case in cases}
 
 
 def dataset_json(

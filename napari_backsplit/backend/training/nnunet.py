@@ -35,11 +35,10 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnU
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
-from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.errors import InputError, UntrustedModelError
 from napari_backsplit.backend.files import atomic_path, write_json
-from napari_backsplit.backend.training.spec import PlanSpec
+from napari_backsplit.backend.training.spec import PLANS_NAME, PlanSpec
 
-PLANS_NAME = "nnUNetPlans"
 PLANNERS = {
     "default": ExperimentPlanner,
     "resenc-m": residual.nnUNetPlannerResEncM,
@@ -47,6 +46,9 @@ PLANNERS = {
 }
 FOREGROUND_VOXELS = int(10e7)
 """How many foreground voxels of a dataset nnU-Net samples for its intensity statistics."""
+
+PLAIN = {("numpy", name) for name in ("_reconstruct", "scalar", "ndarray", "dtype")}
+"""What a pickle of properties may name: the parts of NumPy arrays."""
 
 OUTSIDE = -1
 """nnU-Net's label for voxels outside the image's non-zero region, where a mask norm needs it."""
@@ -165,11 +167,23 @@ def _override(configuration: dict[str, Any], spec: PlanSpec) -> None:
         configuration["batch_dice"] = spec.batch_dice
     if spec.features is not None:
         configuration["architecture"] = _small_unet(configuration, spec.features)
+    check_patch(configuration)
+
+
+def check_patch(configuration: Mapping[str, Any]) -> None:
+    """Refuse a patch that the network's strides do not divide.
+
+    Raises
+    ------
+    InputError
+        The patch has another number of axes, or is no multiple of the strides.
+    """
     strides = np.prod(configuration["architecture"]["arch_kwargs"]["strides"], axis=0)
-    if any(np.mod(configuration["patch_size"], strides)):
+    patch = list(configuration["patch_size"])
+    if len(patch) != len(strides) or any(np.mod(patch, strides)):
         raise InputError(
-            f"Patch size {configuration['patch_size']} cannot be halved as the network asks.",
-            f"Use multiples of {strides.tolist()}.",
+            f"Patch size {patch} does not fit the network.",
+            f"Use {len(strides)} multiples of {strides.tolist()}.",
         )
 
 
@@ -280,11 +294,35 @@ class Preprocessing:
         return resampled
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads arrays and plain values, and no code: a project may come from somebody else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.partition(".")[0], name) not in PLAIN:
+            raise UntrustedModelError(
+                f"A preprocessed case asks for {module}.{name}, so it was not read.",
+                "Delete the project's nnunet folder and plan again.",
+            )
+        return super().find_class(module, name)
+
+
 def read_properties(stem: Path) -> dict[str, Any]:
-    """Return the properties that nnU-Net wrote beside a preprocessed case of this project."""
+    """Return the properties that nnU-Net wrote beside a preprocessed case.
+
+    Raises
+    ------
+    UntrustedModelError
+        Reading them would run code.
+    """
     with stem.with_name(f"{stem.name}.pkl").open("rb") as file:
-        properties: dict[str, Any] = pickle.load(file)
+        properties: dict[str, Any] = _PlainUnpickler(file).load()
     return properties
+
+
+def check_arrays(folder: Path) -> None:
+    """Refuse a folder of preprocessed cases that would run code in nnU-Net's own loader."""
+    for file in sorted(folder.glob("*.pkl")):
+        read_properties(file.with_suffix(""))
 
 
 def _read_array(stem: Path, kind: str) -> NDArray[Any]:

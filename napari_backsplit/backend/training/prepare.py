@@ -12,25 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import link_or_copy, read_json, write_json
-from napari_backsplit.backend.prediction.model_folder import ModelFolder, compatibility
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training import nnunet
+from napari_backsplit.backend.training.adoption import adopt
 from napari_backsplit.backend.training.arms import (
     ArmScheme,
     arm_scheme,
     missing_sets,
     missing_supports,
 )
-from napari_backsplit.backend.training.dataset import training_cases, write_raw
-from napari_backsplit.backend.training.spec import Configuration, PlanSpec
+from napari_backsplit.backend.training.dataset import sources, training_cases, write_raw
+from napari_backsplit.backend.training.spec import PLANS_NAME, PlanSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, total); may raise to stop."""
@@ -81,7 +82,7 @@ class PlanSet:
 
     def plans(self, arm: str = "binary") -> dict[str, Any]:
         """nnU-Net's plans as an arm sees them."""
-        plans: dict[str, Any] = read_json(self.preprocessed(arm) / f"{nnunet.PLANS_NAME}.json")
+        plans: dict[str, Any] = read_json(self.preprocessed(arm) / f"{PLANS_NAME}.json")
         return plans
 
     def arrays(self, arm: str) -> Path:
@@ -172,6 +173,8 @@ def make_plan_set(project: Project, spec: PlanSpec, progress: Progress) -> PlanS
     """
     with nnunet_lock(project):
         plan_set = _claim(project, spec)
+        if plan_set.ready:
+            return plan_set
         scheme = arm_scheme(project, "binary", (), plan_set.cases)
         dataset = write_raw(
             project, scheme, plan_set.cases, plan_set.raw("binary"), _step(progress, "label maps")
@@ -179,7 +182,7 @@ def make_plan_set(project: Project, spec: PlanSpec, progress: Progress) -> PlanS
         if not plan_set.planned:
             _plan(project, plan_set, dataset, progress)
         _preprocess_images(project, plan_set, dataset, progress)
-        _write_labels(project, plan_set, scheme, dataset, progress)
+        _write_labels(project, plan_set, scheme, "binary", dataset, progress)
         plan_set = replace(plan_set, ready=True)
         plan_set.save()
     return plan_set
@@ -247,75 +250,6 @@ def _measured_masks(
     }
 
 
-def adopt(project: Project, spec: PlanSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a baseline's plans, cut to its one configuration, and its fingerprint.
-
-    Raises
-    ------
-    InputError
-        The baseline is of another configuration, its channels do not fit the project's, or the
-        spec asks for what a baseline's plans decide.
-    """
-    model = ModelFolder.open(project.folder / str(spec.baseline))
-    _refuse_own_plans(spec)
-    unfit = compatibility(
-        model,
-        channels=[channel.modality for channel in project.schema.channels],
-        spacing_mm=project.geometry(training_cases(project)[0]).spacing_mm,
-    )
-    if unfit and not spec.accept_unfit:
-        raise InputError(
-            f"The baseline does not fit the project: {' '.join(unfit)}",
-            "If you are sure that it does, plan with --accept-unfit.",
-        )
-    configuration = _configuration(model, spec)
-    plans = dict(model.plans) | {"configurations": {spec.configuration: configuration}}
-    plans["plans_name"] = nnunet.PLANS_NAME
-    stored = model.path / "dataset_fingerprint.json"
-    figures = {
-        "foreground_intensity_properties_per_channel": plans[
-            "foreground_intensity_properties_per_channel"
-        ]
-    }
-    return plans, read_json(stored) if stored.exists() else figures
-
-
-def _refuse_own_plans(spec: PlanSpec) -> None:
-    """Refuse what would be ignored: with a baseline, its plans decide."""
-    plans = ("preset", "gpu_memory_gb", "features", "patch_size", "batch_size", "batch_dice",
-             "spacing_mm", "intensities")  # fmt: skip
-    asked = [name for name in plans if getattr(spec, name) != PlanSpec.model_fields[name].default]
-    if asked:
-        raise InputError(
-            f"A baseline's plans decide {', '.join(asked).replace('_', ' ')}.",
-            "Leave it out; a run may have a batch or patch size of its own.",
-        )
-
-
-def _configuration(model: ModelFolder, spec: PlanSpec) -> dict[str, Any]:
-    """Return the baseline's configuration, with what it inherits written out.
-
-    One with a name of its own (3d_fullres_bs40) takes the name of the spec's.
-    """
-    settings = model.settings
-    known = get_args(Configuration)
-    flat = len(settings["patch_size"]) == 2
-    wanted = model.configuration if model.configuration in known else "2d" if flat else "3d"
-    if settings.get("previous_stage"):
-        raise InputError(
-            f"{model.configuration} is the second stage of a cascade.",
-            "Adopt the model of its first stage, or one of 3d_fullres.",
-        )
-    if not spec.configuration.startswith(wanted):
-        wanted = wanted if wanted in known else "3d_fullres"
-        raise InputError(
-            f"The baseline is {model.configuration}, not {spec.configuration}.",
-            f"Plan with --configuration {wanted}.",
-        )
-    dropped = ("inherits_from", "next_stage")
-    return {key: value for key, value in settings.items() if key not in dropped}
-
-
 def _preprocess_images(
     project: Project, plan_set: PlanSet, dataset: dict[str, Any], progress: Progress
 ) -> None:
@@ -333,30 +267,48 @@ def _preprocess_images(
 
 def prepare_arm(
     project: Project, plan_set: PlanSet, scheme: ArmScheme, progress: Progress
-) -> PlanSet:
+) -> tuple[PlanSet, str]:
     """Bring an arm's label maps to the network's grid; its images are the plan set's own.
 
     Returns
     -------
     PlanSet
         With the arm's dataset.
+    str
+        The dataset's name among its arms: the scheme's, with a version where masks were edited.
     """
     with nnunet_lock(project):
-        plan_set = open_plan_set(project, plan_set.spec.name).with_arm(scheme.name)
+        plan_set = open_plan_set(project, plan_set.spec.name)
         _require_same_cases(project, plan_set)
-        dataset = write_raw(
-            project, scheme, plan_set.cases, plan_set.raw(scheme.name),
-            _step(progress, "label maps"),
-        )  # fmt: skip
-        base = plan_set.preprocessed("binary")
-        figures = read_json(base / "dataset_fingerprint.json")
-        nnunet.write_plan_files(
-            plan_set.preprocessed(scheme.name), plan_set.plans(), dataset, figures, plan_set.splits
-        )
+        name = _snapshot(project, plan_set, scheme)
+        plan_set = plan_set.with_arm(name)
         plan_set.save()
-        _link_images(plan_set, scheme.name, progress)
-        _write_labels(project, plan_set, scheme, dataset, progress)
-    return plan_set
+        dataset = write_raw(
+            project, scheme, plan_set.cases, plan_set.raw(name), _step(progress, "label maps")
+        )
+        figures = read_json(plan_set.preprocessed("binary") / "dataset_fingerprint.json")
+        nnunet.write_plan_files(
+            plan_set.preprocessed(name), plan_set.plans(), dataset, figures, plan_set.splits
+        )
+        _link_images(plan_set, name, progress)
+        _write_labels(project, plan_set, scheme, name, dataset, progress)
+    return plan_set, name
+
+
+def _snapshot(project: Project, plan_set: PlanSet, scheme: ArmScheme) -> str:
+    """Return the arm's dataset that was made from the present masks, or the name of a new one.
+
+    A training may be reading an older one, so a mask that was edited never changes it.
+    """
+    wanted = sources(project, scheme, plan_set.cases)
+    for version in count(1):
+        name = scheme.name if version == 1 else f"{scheme.name}-v{version}"
+        if name not in plan_set.arms:
+            return name
+        made = plan_set.raw(name) / "sources.json"
+        if not made.exists() or read_json(made) == wanted:
+            return name
+    raise AssertionError("count never ends")
 
 
 def _link_images(plan_set: PlanSet, arm: str, progress: Progress) -> None:
@@ -373,12 +325,13 @@ def _write_labels(
     project: Project,
     plan_set: PlanSet,
     scheme: ArmScheme,
+    name: str,
     dataset: dict[str, Any],
     progress: Progress,
 ) -> None:
-    raw, arrays = plan_set.raw(scheme.name), plan_set.arrays(scheme.name)
+    raw, arrays = plan_set.raw(name), plan_set.arrays(name)
     codes = missing_sets(project, scheme, plan_set.cases)
-    record_file = plan_set.preprocessed(scheme.name) / "labels.json"
+    record_file = plan_set.preprocessed(name) / "labels.json"
     record: dict[str, Any] = read_json(record_file) if record_file.exists() else {}
     sources: Mapping[str, str] = read_json(raw / "sources.json")
     changed = [

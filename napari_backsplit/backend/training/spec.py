@@ -13,6 +13,9 @@ Arm = Literal["binary", "backsplit", "virtual", "virtual-set", "permuted", "blob
 Configuration = Literal["2d", "3d_fullres", "3d_lowres"]
 Size = tuple[Annotated[int, Field(ge=8)], ...]
 
+PLANS_NAME = "nnUNetPlans"
+"""Name of the plans in every preprocessed dataset of a project."""
+
 WITH_SUPPORTS: tuple[Arm, ...] = ("backsplit", "permuted", "blobs")
 
 
@@ -60,7 +63,7 @@ class RunSpec(_Frozen):
     arm: Arm = "backsplit"
     """Label map scheme."""
     supports: tuple[str, ...] = ()
-    """Supports that the arm learns, in order of priority; empty: all of the project."""
+    """Supports that the arm learns, in the project's order of priority; empty: all."""
     plan_set: str = "own"
     """Plan set that the run belongs to."""
     fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.files import read_json
+from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
@@ -56,28 +56,64 @@ def run_train(context: JobContext) -> dict[str, Any]:
     """
     spec = RunSpec.model_validate(context.params["run"])
     _set_environment(spec)
-    from napari_backsplit.backend.training import prepare
     from napari_backsplit.backend.training.trainer import LATEST
+
+    model = context.folder / "model"
+    fold = model / f"fold_{spec.fold}"
+    if not (fold / "checkpoint_final.pth").exists():
+        resumed = (fold / LATEST).exists()
+        plans, dataset_json = _read_model(model) if resumed else _prepared(context, spec)
+        trainer = _trainer(context, spec, plans, dataset_json)
+        _start(context, trainer, spec, fold / LATEST)
+        context.report(Phase(name="train"))
+        trainer.run_training()
+        _record_figures(model, trainer)
+    return {"model": f"jobs/{context.folder.name}/model"}
+
+
+def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return plans and dataset.json of the run, its arm prepared from the masks as they are."""
+    from napari_backsplit.backend.training import prepare
 
     with Project.open(context.project_folder, read_only=True) as project:
         plan_set = prepare.open_plan_set(project, spec.plan_set)
         scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases)
-        plan_set = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
+        plan_set, name = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
         record = {
             "data": _data_record(project, plan_set, spec),
             "licences": _licences(project, scheme, plan_set.cases),
-            "masks": read_json(plan_set.raw(scheme.name) / "sources.json"),
+            "masks": read_json(plan_set.raw(name) / "sources.json"),
         }
-    folder = context.folder / "model" / f"fold_{spec.fold}"
-    final = folder / "checkpoint_final.pth"
-    if not final.exists():
-        if (folder / LATEST).exists():
-            _warn_of_changed_masks(context, record["masks"])
-        trainer = _trainer(context, spec, plan_set, scheme.name, record)
-        _start(context, trainer, spec, folder / LATEST)
-        context.report(Phase(name="train"))
-        trainer.run_training()
-    return {"model": f"jobs/{context.folder.name}/model", "arm": scheme.name}
+    plans = plan_set.plans(name)
+    (configuration,) = plans["configurations"].values()
+    for key in ("batch_size", "patch_size"):
+        value = getattr(spec, key)
+        if value is not None:
+            configuration[key] = value if isinstance(value, int) else list(value)
+    dataset_json = read_json(plan_set.preprocessed(name) / "dataset.json")
+    dataset_json.pop("dataset")
+    dataset_json["backsplit"] |= {
+        "run": spec.model_dump(mode="json"),
+        "plan_set": spec.plan_set,
+        **record,
+        "versions": context.spec.versions,
+        "baseline": _baseline_record(context, spec),
+    }
+    return plans, dataset_json
+
+
+def _read_model(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a run began with: resumed, it goes on with the same labels."""
+    return read_json(model / "plans.json"), read_json(model / "dataset.json")
+
+
+def _record_figures(model: Path, trainer: BackSplitTrainer) -> None:
+    """Write how the run ended into its card; figures on whole cases come from a comparison."""
+    dice = trainer.logger.get_value("mean_fg_dice", step=-1)
+    dataset_json = read_json(model / "dataset.json")
+    text = f"{dice:.3f} (patches of the validation cases, last epoch)"
+    dataset_json["backsplit"]["figures"] = {"Dice of the targets": text}
+    write_json(model / "dataset.json", dataset_json)
 
 
 def run_export(context: JobContext) -> dict[str, Any]:
@@ -160,38 +196,18 @@ def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict
     return {structure: names for structure, names in found.items() if names}
 
 
-def _warn_of_changed_masks(context: JobContext, masks: Mapping[str, str]) -> None:
-    """Say so where a resumed training goes on with other masks than it began with."""
-    before = read_json(context.folder / "model" / "dataset.json")["backsplit"].get("masks", {})
-    changed = sorted(case for case in masks if before.get(case, masks[case]) != masks[case])
-    if changed:
-        text = (
-            f"The masks of {', '.join(changed)} changed since this training began; it goes on "
-            "with the new ones. Start another run to compare it with others."
-        )
-        context.report(Note(level="warning", text=text))
-
-
 def _trainer(
-    context: JobContext, spec: RunSpec, plan_set: PlanSet, arm: str, record: Mapping[str, Any]
+    context: JobContext, spec: RunSpec, plans: dict[str, Any], dataset_json: dict[str, Any]
 ) -> BackSplitTrainer:
+    from napari_backsplit.backend.training import nnunet
     from napari_backsplit.backend.training.trainer import Run, trainer_for
 
-    plans = plan_set.plans(arm)
-    configuration = plans["configurations"][plan_set.spec.configuration]
-    for key in ("batch_size", "patch_size"):
-        value = getattr(spec, key)
-        if value is not None:
-            configuration[key] = value if isinstance(value, int) else list(value)
-    dataset_json = read_json(plan_set.preprocessed(arm) / "dataset.json")
-    dataset_json.pop("dataset")
-    dataset_json["backsplit"] |= {
-        "run": spec.model_dump(mode="json"),
-        "plan_set": spec.plan_set,
-        **record,
-        "versions": context.spec.versions,
-        "baseline": _baseline_record(context, spec),
-    }
+    ((name, configuration),) = plans["configurations"].items()
+    nnunet.check_patch(configuration)
+    folder = context.project_folder / "nnunet"
+    nnunet.set_folders(folder)
+    arrays = folder / "preprocessed" / plans["dataset_name"] / configuration["data_identifier"]
+    nnunet.check_arrays(arrays)
     run = Run(
         spec=spec,
         folder=context.folder / "model",
@@ -203,7 +219,7 @@ def _trainer(
             Progress(done=done, total=total, text=text)
         ),
     )
-    return trainer_for(run, plans, plan_set.spec.configuration, dataset_json)
+    return trainer_for(run, plans, name, dataset_json)
 
 
 def _baseline_record(context: JobContext, spec: RunSpec) -> dict[str, Any] | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -7,11 +9,11 @@ import blosc2
 import numpy as np
 import pytest
 
-from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.errors import InputError, UntrustedModelError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.arms import arm_scheme
-from napari_backsplit.backend.training.nnunet import read_properties, vanished
+from napari_backsplit.backend.training.nnunet import check_arrays, read_properties, vanished
 from napari_backsplit.backend.training.prepare import (
     PlanSet,
     folds_of,
@@ -20,6 +22,7 @@ from napari_backsplit.backend.training.prepare import (
     prepare_arm,
 )
 from napari_backsplit.backend.training.spec import Arm
+from napari_backsplit.backend.volume import Volume
 from tests.backend.training.conftest import PLAN
 
 ARMS: tuple[Arm, ...] = ("backsplit", "virtual", "virtual-set", "permuted", "blobs")
@@ -40,8 +43,7 @@ def arms(planned: Path) -> tuple[PlanSet, dict[str, str]]:
         plan_set = open_plan_set(project, "own")
         for arm in ARMS:
             scheme = arm_scheme(project, arm, (), plan_set.cases)
-            plan_set = prepare_arm(project, plan_set, scheme, _quiet)
-            names[arm] = scheme.name
+            plan_set, names[arm] = prepare_arm(project, plan_set, scheme, _quiet)
     return plan_set, names
 
 
@@ -108,24 +110,36 @@ def test_controls_keep_volumes_and_lose_meaning(arms: tuple[PlanSet, dict[str, s
     assert set(np.unique(_labels(plan_set, names["virtual-set"], "case_001"))) == {1, 3}
 
 
-def test_only_changed_masks_are_prepared_again(planned: Path, sample: Path) -> None:
+def test_a_dataset_never_changes_under_a_training(sample: Path) -> None:
     with Project.open(sample) as project:
         make_plan_set(project, PLAN, _quiet)
         scheme = arm_scheme(project, "backsplit", ("kidney",), project.training_cases())
-        plan_set = prepare_arm(project, open_plan_set(project, "own"), scheme, _quiet)
-        stems = [plan_set.arrays(scheme.name) / f"{case}_seg.b2nd" for case in plan_set.cases]
-        before = [stem.stat().st_mtime_ns for stem in stems]
+        plan_set, first = prepare_arm(project, open_plan_set(project, "own"), scheme, _quiet)
+        before = {case: _labels(plan_set, first, case) for case in plan_set.cases}
+        assert prepare_arm(project, plan_set, scheme, _quiet)[1] == first
         kidney = project.masks("case_003")["kidney"].copy()
-        kidney[:8] = False
-        from napari_backsplit.backend.volume import Volume
-
+        kidney[: kidney.shape[0] // 2] = False
         volume = Volume(kidney, project.geometry("case_003"))
         project.set_mask("case_003", "kidney", volume, {"engine": "test"}, replace=True)
 
-        prepare_arm(project, open_plan_set(project, "own"), scheme, _quiet)
+        plan_set, second = prepare_arm(project, plan_set, scheme, _quiet)
 
-    changed = [s.stat().st_mtime_ns != b for s, b in zip(stems, before, strict=True)]
-    assert [c for c, new in zip(plan_set.cases, changed, strict=True) if new] == ["case_003"]
+    assert second == f"{first}-v2"
+    for case, labels in before.items():
+        np.testing.assert_array_equal(_labels(plan_set, first, case), labels)
+        same = np.array_equal(_labels(plan_set, second, case), labels)
+        assert same == (case != "case_003")
+
+
+def test_a_preprocessed_case_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.system, (f"touch {tmp_path / 'ran'}",))
+
+    (tmp_path / "case_001.pkl").write_bytes(pickle.dumps({"spacing": Planted()}))
+    with pytest.raises(UntrustedModelError, match="system"):
+        check_arrays(tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_plan_set_keeps_its_settings_and_its_cases(planned: Path) -> None:
@@ -179,8 +193,8 @@ def test_codes_follow_the_missing_sets_of_the_other_cases(planned: Path, tmp_pat
         hidden = kidney.rename(tmp_path / "kidney.nii.gz")
         plan_set = open_plan_set(project, "own")
         scheme = arm_scheme(project, "backsplit", (), plan_set.cases)
-        plan_set = prepare_arm(project, plan_set, scheme, _quiet)
+        plan_set, _ = prepare_arm(project, plan_set, scheme, _quiet)
         hidden.rename(kidney)
-        plan_set = prepare_arm(project, plan_set, scheme, _quiet)
-    labels = _labels(plan_set, scheme.name, "case_002")
+        plan_set, name = prepare_arm(project, plan_set, scheme, _quiet)
+    labels = _labels(plan_set, name, "case_002")
     assert labels.max() == scheme.classes.count  # the only set code that is left

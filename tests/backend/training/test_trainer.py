@@ -45,10 +45,10 @@ def start(
         with Project.open(planned, read_only=True) as project:
             plan_set = open_plan_set(project, "own")
             scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases)
-            plan_set = prepare_arm(project, plan_set, scheme, lambda what, done, total: None)
-        dataset_json = read_json(plan_set.preprocessed(scheme.name) / "dataset.json")
+            plan_set, name = prepare_arm(project, plan_set, scheme, lambda what, done, total: None)
+        dataset_json = read_json(plan_set.preprocessed(name) / "dataset.json")
         made = Run(spec, tmp_path / folder, **run)
-        return trainer_for(made, plan_set.plans(scheme.name), "3d_fullres", dataset_json)
+        return trainer_for(made, plan_set.plans(name), "3d_fullres", dataset_json)
 
     return make
 
