@@ -90,8 +90,11 @@ def _ready(steps: Sequence[Step], results: Results) -> Iterator[Step]:
 def _begin(project_folder: Path, step: Step, params: dict[str, Any], **how: Any) -> Job:
     for job in list_jobs(project_folder):
         if job.spec.task == step.task and job.spec.params == params:
-            if job.status().resumable:
+            status = job.status()
+            if status.resumable:
                 job.resume(**how)
+            elif status.state is State.PENDING and not job.launched:
+                job.start(**how)
             return job
     return submit(project_folder, step.task, params, step.name, **how)
 

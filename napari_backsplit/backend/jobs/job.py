@@ -64,6 +64,11 @@ class Job:
         """What was asked for; it never changes."""
         return self._files.read_spec()
 
+    @property
+    def launched(self) -> bool:
+        """Whether a worker was started for the present attempt."""
+        return self._files.read_launch() is not None
+
     def status(self) -> JobStatus:
         """Return how the job stands.
 

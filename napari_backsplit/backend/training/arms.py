@@ -27,6 +27,7 @@ from napari_backsplit.backend.fusion.fuse import (
     fuse,
     partial_codes,
 )
+from napari_backsplit.backend.geometry import Geometry, restore, to_canonical
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS, Arm, arm_name
 
@@ -143,14 +144,21 @@ def arm_label_map(
 
 def _supports(project: Project, scheme: ArmScheme, case: str, masks: Masks) -> Masks:
     if scheme.arm == "permuted":
-        donor = project.masks(scheme.donors[case])
-        shape = project.geometry(case).shape
-        masks = {name: stretch(mask, shape) for name, mask in donor.items()}
+        donor, here = scheme.donors[case], project.geometry(case)
+        there = project.geometry(donor)
+        masks = {n: transplant(mask, there, here) for n, mask in project.masks(donor).items()}
     own = {name: masks[name] for name in scheme.supports if name in masks}
     if scheme.arm == "blobs":
         return {name: blob(own[name], [scheme.seed, index, *case.encode()])
                 for index, name in enumerate(own)}  # fmt: skip
     return own
+
+
+def transplant(mask: NDArray[np.bool_], there: Geometry, here: Geometry) -> NDArray[np.bool_]:
+    """Return a mask on another image's grid, at the same relative place; left stays left."""
+    shape = here.canonical().shape
+    moved: NDArray[np.bool_] = restore(stretch(to_canonical(mask, there), shape), here)
+    return moved
 
 
 def stretch(mask: NDArray[np.bool_], shape: Sequence[int]) -> NDArray[np.bool_]:

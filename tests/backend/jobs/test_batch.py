@@ -7,7 +7,7 @@ import pytest
 from job_support import COMMAND, ENV
 
 from napari_backsplit.backend.errors import JobError
-from napari_backsplit.backend.jobs import JobStatus, State, list_jobs
+from napari_backsplit.backend.jobs import JobStatus, State, list_jobs, submit
 from napari_backsplit.backend.jobs.batch import Step, run_batch
 
 
@@ -56,3 +56,9 @@ def test_a_failed_step_ends_the_batch_and_is_tried_again_by_the_next(project: Pa
         assert bad.status().attempt == attempt
     assert len(list_jobs(project)) == 2
     assert ("bad", State.FAILED) in told
+
+
+def test_a_job_that_was_never_launched_is_started(project: Path) -> None:
+    submit(project, "succeed", {"a": 1, "b": 0}, "one", start=False, command=COMMAND)
+    assert _run(project, [_add("one", 1)])["one"]["sum"] == 1
+    assert len(list_jobs(project)) == 1
