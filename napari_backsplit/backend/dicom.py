@@ -372,7 +372,7 @@ def _tilt_problems(slices: Sequence[Slice]) -> Iterator[Problem]:
         yield Problem(
             f"The slices slide within their plane by up to {slides[farthest]:.4g} mm, as with a "
             f"gantry tilt of {degrees:.2f} degrees.",
-            "Ask for the correction of the tilt.",
+            "Ask for the correction of the tilt (--correct-tilt).",
             tilt=True,
         )
 

@@ -33,6 +33,8 @@ def factor(headers: Sequence[Any]) -> tuple[float, str]:
         A tag is missing or has a value the conversion is not defined for; it is named.
     """
     header = headers[0]
+    if header.get("Modality") != "PT":
+        raise _refusal(f"Modality is {header.get('Modality')!r} instead of PT")
     if len({str(_need(each, "Units")) for each in headers}) > 1:
         raise _refusal("Units differ between slices")
     if header.Units == "GML" and header.get("SUVType", "BW") == "BW":
@@ -120,5 +122,5 @@ def _need(dataset: Any, name: str) -> Any:
 def _refusal(why: str) -> InputError:
     return InputError(
         f"The PET series cannot be turned into SUV: {why}.",
-        "Use the activity as it is, or export the series again with that tag.",
+        "Take its values as they are, or export the series again with that tag.",
     )

@@ -118,14 +118,28 @@ def import_images(
     ] = None,
     test: Annotated[bool, typer.Option("--test", help="Reserve these cases for the test.")] = False,
     resample: ResampleOption = False,
+    correct_tilt: Annotated[
+        bool,
+        typer.Option(
+            "--correct-tilt", help="Resample DICOM of a tilted gantry onto a straight grid."
+        ),
+    ] = False,
+    suv: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHANNEL", help="Turn DICOM PET in Bq/ml into SUVbw; may be repeated."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add cases: one image per channel, or DICOM series folders."""
-    from napari_backsplit.backend.project import import_folder
+    from napari_backsplit.backend.project import Reading, import_folder
 
+    options: dict[str, Any] = {"test": test, "resample": resample}
+    reading = Reading(correct_tilt, tuple(suv or ()))
     with open_project(project) as opened:
         report = import_folder(
-            opened, folder, pattern, channels=pairs(channel), test=test, resample=resample
+            opened, folder, pattern, channels=pairs(channel), reading=reading, **options
         )
     _show_import(report, as_json)
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_backsplit.backend.project.images import Reading
     from napari_backsplit.backend.project.importing import (
         ImportReport,
         apply_plan,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from napari_backsplit.backend.project.store import Project
 
 _HOMES = {
+    "images": "Reading",
     "importing": (
         "ImportReport apply_plan import_folder import_masks import_multilabel "
         "import_structure_folder"
@@ -75,6 +77,7 @@ __all__ = [
     "Project",
     "ProjectReader",
     "Provenance",
+    "Reading",
     "Schema",
     "Structure",
     "StructureFiles",

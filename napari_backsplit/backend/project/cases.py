@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.project import images as imagery
-from napari_backsplit.backend.project.private import Private, PrivateCase
+from napari_backsplit.backend.project.private import Private, PrivateCase, without_path
 from napari_backsplit.backend.project.schema import Case, Grid, Image, Schema
 
 Images = dict[str, imagery.Loaded]
@@ -29,6 +29,8 @@ class Request:
         Reserve it.
     resample
         Bring channels on other grids to that of the first.
+    reading
+        How the images are read.
     """
 
     images: Mapping[str, Path]
@@ -36,6 +38,7 @@ class Request:
     patient: str = ""
     test: bool = False
     resample: bool = False
+    reading: imagery.Reading = imagery.AS_STORED
 
     def completed(self, schema: Schema) -> Request:
         """Put the images in the order of the channels, and name what has no name.
@@ -45,17 +48,14 @@ class Request:
         InputError
             There is no image, or one of a channel that the project does not have.
         """
-        unknown = sorted(set(self.images) - set(schema.channel_names))
-        if unknown or not self.images:
+        schema.refuse_unknown_channels([*self.images, *self.reading.suv])
+        if not self.images:
             raise InputError(
-                f"The project has no channel {', '.join(unknown)}."
-                if unknown
-                else "The case has no image.",
-                f"Its channels are {', '.join(schema.channel_names)}.",
+                "The case has no image.", f"Its channels are {', '.join(schema.channel_names)}."
             )
         images = {c: self.images[c].absolute() for c in schema.channel_names if c in self.images}
         name = self.name or str(next(iter(images.values())))
-        return Request(images, name, self.patient or name, self.test, self.resample)
+        return replace(self, images=images, name=name, patient=self.patient or name)
 
     @property
     def private_words(self) -> set[str]:
@@ -106,7 +106,9 @@ def next_id(kind: str, known: Iterable[str]) -> str:
 
 def _load(schema: Schema, request: Request) -> Images:
     words = request.private_words
-    loaded = {c: imagery.load(path, c, words) for c, path in request.images.items()}
+    loaded = {
+        c: imagery.load(path, c, words, request.reading) for c, path in request.images.items()
+    }
     _refuse_duplicates(schema, loaded)
     return imagery.on_one_grid(loaded, request.resample)
 
@@ -143,7 +145,7 @@ def _reserved(schema: Schema, patient: str, asked: bool) -> tuple[bool, Sequence
 def _notes(loaded: Images, placed: Mapping[str, tuple[Image, str]]) -> Iterator[str]:
     for channel, image in loaded.items():
         for note in image.volume.notes:
-            yield f"{channel}: {note.replace(image.path.name, 'the file')}"
+            yield f"{channel}: {without_path(note, image.path, 'the file')}"
         if placed[channel][1]:
             yield f"{channel} was {placed[channel][1]}."
 

@@ -33,6 +33,25 @@ _NIFTI_TEXT = {
 _GZIP_NAME, _GZIP_COMMENT = 8, 16
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How images are read, where the user asks for more than the voxels as they are stored.
+
+    Attributes
+    ----------
+    correct_tilt
+        Resample a tilted DICOM series onto an orthogonal grid instead of refusing it.
+    suv
+        Channels whose DICOM series, PET in Bq/ml, become SUVbw.
+    """
+
+    correct_tilt: bool = False
+    suv: tuple[str, ...] = ()
+
+
+AS_STORED = Reading()
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """An image that was read and found usable.
@@ -49,7 +68,7 @@ class Loaded:
     rewritten: str = ""
 
 
-def load(path: Path, channel: str, words: Iterable[str]) -> Loaded:
+def load(path: Path, channel: str, words: Iterable[str], reading: Reading = AS_STORED) -> Loaded:
     """Read the image of a channel and see whether its file may be linked as it is.
 
     Parameters
@@ -60,12 +79,27 @@ def load(path: Path, channel: str, words: Iterable[str]) -> Loaded:
     Raises
     ------
     InputError
-        It cannot be read, or has voxels that are NaN or infinite; no path is in the text.
+        It cannot be read, or has voxels that are NaN or infinite, or SUV is asked of what is no
+        DICOM series; no path is in the text.
     """
     with unnamed(path, f"The image of {channel}"):
-        volume = read_volume(path)
+        volume = _read(path, channel, reading)
         check_finite(volume, f"The image of {channel}")
         return Loaded(path, volume, source_sha256(path, volume), _reason(path, words))
+
+
+def _read(path: Path, channel: str, reading: Reading) -> Volume:
+    suv = channel in reading.suv
+    if path.is_dir():
+        from napari_backsplit.backend.dicom import read_series
+
+        return read_series(path, correct_tilt=reading.correct_tilt, suv=suv)
+    if suv and path.exists():
+        raise InputError(
+            f"The image of {channel} is no DICOM series, so it cannot be turned into SUV.",
+            "Give the folder of its series, or take its values as they are.",
+        )
+    return read_volume(path)
 
 
 def on_one_grid(images: Mapping[str, Loaded], resample: bool) -> dict[str, Loaded]:

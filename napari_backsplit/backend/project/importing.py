@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.backend.project.images import AS_STORED, Reading
 from napari_backsplit.backend.project.patterns import Pattern
 from napari_backsplit.backend.project.private import without_path
 from napari_backsplit.backend.project.scanning import (
@@ -70,6 +71,7 @@ def apply_plan(
     *,
     replace: bool = False,
     resample: bool = False,
+    reading: Reading = AS_STORED,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Import what a scan found. One failure never loses the others.
@@ -80,14 +82,21 @@ def apply_plan(
         Replace masks that are there; the old ones are kept.
     resample : bool
         Bring channels and masks on another grid to that of the first channel, and record it.
+    reading : Reading
+        How the images of new cases are read.
     progress : callable, optional
         Called with the number of cases done, and of all.
+
+    Raises
+    ------
+    InputError
+        `reading` names a channel that the project does not have.
     """
+    project.schema.refuse_unknown_channels(reading.suv)
+    add = partial(_add, project, resample=resample, reading=reading)
     log = _Log(list(plan.problems))
     for done, found in enumerate(plan.cases, 1):
-        case = found.existing or log.guard(
-            first_file(found), partial(_add, project, found, resample)
-        )
+        case = found.existing or log.guard(first_file(found), partial(add, found))
         if case:
             log.look_at(project, found, case)
             log.attach(project, found, case, Options(replace, resample))
@@ -106,11 +115,13 @@ def import_folder(
     test: bool = False,
     replace: bool = False,
     resample: bool = False,
+    reading: Reading = AS_STORED,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Scan a folder and apply the plan; see `scan_folder` and `apply_plan`."""
     plan = scan_folder(project, images, pattern, masks, channels=channels, test=test)
-    return apply_plan(project, plan, replace=replace, resample=resample, progress=progress)
+    options = {"replace": replace, "resample": resample}
+    return apply_plan(project, plan, **options, reading=reading, progress=progress)
 
 
 def import_masks(
@@ -214,12 +225,13 @@ class _Log:
     masks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def guard(self, source: Path, function: Callable[[], _T], where: str = "") -> _T | None:
-        """Call a function; turn its failure into a problem of the source."""
+    def guard(self, source: Path, function: Callable[[], _T], case: str = "") -> _T | None:
+        """Call a function; turn its failure into a problem of the source, said of the case."""
         try:
             return function()
         except _HANDLED as error:
-            self.problems.append(Problem(source, where + _said(error, source)))
+            said = _said(error, source)
+            self.problems.append(Problem(source, said if case in said else f"{case}: {said}"))
             return None
 
     def look_at(self, project: Project, found: FoundCase, case: str) -> None:
@@ -237,20 +249,20 @@ class _Log:
     def attach(self, project: Project, found: FoundCase, case: str, options: Options) -> None:
         """Write the masks of a case."""
         for mask in found.masks:
-            written = self.guard(
-                mask.source, partial(mask.attach, project, case, options), f"{case}: "
-            )
+            attach = partial(mask.attach, project, case, options)
+            written = self.guard(mask.source, attach, case)
             if written:
                 self.masks[case] = (*self.masks.get(case, ()), *written)
 
 
-def _add(project: Project, found: FoundCase, resample: bool) -> str:
+def _add(project: Project, found: FoundCase, *, resample: bool, reading: Reading) -> str:
     return project.add_case(
         found.images,
         name=found.name,
         patient=found.patient,
         test=found.test,
         resample=resample,
+        reading=reading,
     ).id
 
 

@@ -63,7 +63,7 @@ def fit(
     Raises
     ------
     GeometryError
-        It is on another grid and resampling is not allowed.
+        It is on another grid and resampling is not allowed, or nothing of it would be left.
     """
     mask = volume.with_array(volume.array != 0)
     difference = geometry.difference(mask.geometry)
@@ -76,7 +76,14 @@ def fit(
             "Choose to resample it, or give a mask on the image's grid.",
         )
     before = Grid.of(mask.geometry).model_dump(mode="json")
-    return resample(mask, geometry, "nearest"), {"from": before, "method": "nearest"}
+    fitted = resample(mask, geometry, "nearest")
+    if mask.array.any() and not fitted.array.any():
+        raise GeometryError(
+            f"{what} has no voxel left on the grid of the image: it lies outside of it, or is "
+            "smaller than its voxels.",
+            "Check that it belongs to this image.",
+        )
+    return fitted, {"from": before, "method": "nearest"}
 
 
 def provenance_of(

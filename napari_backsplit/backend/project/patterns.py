@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def _paths(folder: Path, folders: bool, skip: Path) -> Iterator[Path]:
 def _match(
     path: Path, folder: Path, expressions: list[re.Pattern[str]], folders: bool
 ) -> Match | None:
-    text = path.relative_to(folder).as_posix() + ("/" if folders else "")
+    text = _composed(path.relative_to(folder).as_posix() + ("/" if folders else ""))
     for expression in expressions:
         if found := expression.fullmatch(text):
             return Match(path, {k: v for k, v in found.groupdict().items() if v is not None})
@@ -87,6 +88,7 @@ def _expressions(pattern: Pattern, known: Mapping[str, Iterable[str]]) -> list[r
     """Compile a pattern: once with the known values, once open to others."""
     if isinstance(pattern, str):
         strict = {key: "|".join(map(re.escape, values)) for key, values in known.items()}
+        pattern = _composed(pattern)
         expressions = [_compiled(pattern, {**_LOOSE, **strict}), _compiled(pattern, _LOOSE)]
     else:
         expressions = [pattern]
@@ -95,6 +97,11 @@ def _expressions(pattern: Pattern, known: Mapping[str, Iterable[str]]) -> list[r
             f"The pattern {pattern!r} has no place for the case.", "Write {case} where it stands."
         )
     return expressions
+
+
+def _composed(text: str) -> str:
+    """Write an umlaut as one character: some file systems write it as two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _compiled(pattern: str, places: Mapping[str, str]) -> re.Pattern[str]:

@@ -87,7 +87,11 @@ def unnamed(source: Path, what: str) -> Iterator[None]:
 
 
 def without_path(text: str, source: Path, what: str) -> str:
-    """Take the path and the name of a file out of a text."""
-    for name in (str(source.resolve()), str(source), source.name):
+    """Take the path and the name of a file out of a text.
+
+    The bare name of a folder stays: no text has it, but it may be a word of the text ("PET", "1").
+    """
+    names = [str(source.resolve()), str(source)]
+    for name in names if source.is_dir() else [*names, source.name]:
         text = text.replace(name, what)
     return text

@@ -139,14 +139,13 @@ def scan_folder(
     matches = find(Path(images), pattern, {"channel": words}, project.folder)
     found, problems = _by_case(matches, words, project)
     if not matches:
-        problems.append(Problem(Path(images), f"Nothing fits the pattern {_shown(pattern)}."))
+        problems.append(Problem(Path(images), _nothing_fits(Path(images), pattern)))
     private = read_private(project.folder)
     cases = []
     for name, (patient, files) in found.items():
         known = private.case_id(name)
         if known in project.schema.cases:
-            message = f"The case is in the project already, as {known}."
-            problems.append(Problem(next(iter(files.values())), message))
+            problems.append(Problem(next(iter(files.values())), _known_already(known)))
         else:
             cases.append(FoundCase(name, files, (), patient, test))
     return _with_masks(project, cases, masks, problems)
@@ -177,12 +176,7 @@ def _channel_words(project: ProjectReader, channels: Mapping[str, str]) -> dict[
     """Return every word for a channel, in lower case."""
     words = {f"{number:04d}": name for number, name in enumerate(project.schema.channel_names)}
     words |= {name.lower(): name for name in project.schema.channel_names}
-    unknown = sorted(set(channels.values()) - set(project.schema.channel_names))
-    if unknown:
-        raise InputError(
-            f"The project has no channel {', '.join(unknown)}.",
-            f"Its channels are {', '.join(project.schema.channel_names)}.",
-        )
+    project.schema.refuse_unknown_channels(channels.values())
     return words | {word.lower(): name for word, name in channels.items()}
 
 
@@ -191,19 +185,30 @@ def _by_case(
 ) -> tuple[dict[str, tuple[str, dict[str, Path]]], list[Problem]]:
     """Gather case -> (patient, channel -> file), and the files that have no place."""
     found: dict[str, tuple[str, dict[str, Path]]] = {}
-    problems = []
+    problems: list[Problem] = []
+    strangers: list[tuple[str, Problem]] = []
     only = project.schema.channel_names[0] if len(project.schema.channels) == 1 else None
     for match in matches:
         word = match.fields.get("channel")
         channel = only if word is None else words.get(word.lower())
         patient, files = found.get(match.case, (match.fields.get("patient", ""), {}))
         if channel is None:
-            problems.append(Problem(match.path, _no_channel(word, project)))
+            strangers.append((match.case, Problem(match.path, _no_channel(word, project))))
         elif channel in files:
             problems.append(Problem(match.path, f"The case has an image of {channel} already."))
         else:
             found[match.case] = (patient, {**files, channel: match.path})
+    for case, problem in strangers:  # beside images, as a mask or a further channel
+        problems.append(replace(problem, severity="warning") if case in found else problem)
     return found, problems
+
+
+def _known_already(case: str | None) -> str:
+    """Return what to say of a case whose name the project has."""
+    return (
+        f"A case of this name is in the project already, as {case}. Leave it out, or tell the two "
+        "apart with {patient} in the pattern."
+    )
 
 
 def _no_channel(word: str | None, project: ProjectReader) -> str:
@@ -225,6 +230,10 @@ def _with_masks(
     for masking in masks:
         known = {"structure": masking.names} if isinstance(masking, StructureFiles) else {}
         matches = find(Path(masking.folder), masking.pattern, known, project.folder)
+        if not matches and not (isinstance(masking, Masks) and masking.absent_is_empty):
+            place = Path(masking.folder)
+            problems.append(Problem(place, _nothing_fits(place, masking.pattern)))
+            continue
         served = {keys.get(match.case) for match in matches}
         problems += [
             Problem(match.path, "There is no case for it.", "warning")
@@ -319,6 +328,22 @@ def _structure_sources(
                 parts = tuple(there[word] for word in words)
                 sources.append((case, MaskFiles(structure, parts, masking.provenance)))
     return sources
+
+
+def _nothing_fits(folder: Path, pattern: Pattern) -> str:
+    """Say so, and what may be the reason: never a name of a file."""
+    said = f"Nothing fits the pattern {_shown(pattern)}."
+    if "/" in _shown(pattern) and not any(path.is_dir() for path in folder.iterdir()):
+        return f"{said} It looks in folders below this one, which has none: give the folder above."
+    endings = sorted({_ending(path) for path in folder.rglob("*") if path.is_file()})
+    if {".dcm", ".ima"} & set(endings) and not _shown(pattern).endswith("/'"):
+        return f"{said} For DICOM series, write their folders, as in '{{case}}/'."
+    return f"{said} Its files end with {', '.join(filter(None, endings)) or 'nothing'}."
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
 def _shown(pattern: Pattern) -> str:

@@ -195,6 +195,15 @@ class Schema(Value):
         """Names of the channels, in order."""
         return tuple(channel.name for channel in self.channels)
 
+    def refuse_unknown_channels(self, names: Iterable[str]) -> None:
+        """Raise an InputError where a name is none of the channels."""
+        unknown = sorted(set(names) - set(self.channel_names))
+        if unknown:
+            raise InputError(
+                f"The project has no channel {', '.join(unknown)}.",
+                f"Its channels are {', '.join(self.channel_names)}.",
+            )
+
     def with_case(self, case: Case, file_ending: str) -> Schema:
         """Return the schema with one more, or a changed, case."""
         cases = {**self.cases, case.id: case}

@@ -14,6 +14,7 @@ from napari_backsplit.backend.files import link_or_copy, write_json
 from napari_backsplit.backend.project import masks as maskery
 from napari_backsplit.backend.project import splits
 from napari_backsplit.backend.project.cases import Request, added
+from napari_backsplit.backend.project.images import AS_STORED, Reading
 from napari_backsplit.backend.project.lock import WriterLock
 from napari_backsplit.backend.project.private import Private, read_private, write_private
 from napari_backsplit.backend.project.reader import FILE, ProjectReader, read_schema
@@ -179,6 +180,7 @@ class Project(ProjectReader):
         patient: str = "",
         test: bool = False,
         resample: bool = False,
+        reading: Reading = AS_STORED,
     ) -> Case:
         """Add a case under a neutral id and link its images to neutral names.
 
@@ -193,6 +195,8 @@ class Project(ProjectReader):
             Reserve it; the cases of a patient always stay together.
         resample : bool
             Bring channels on other grids to that of the first, and note it.
+        reading : Reading
+            How DICOM series are read: with their tilt corrected, as SUV; noted too.
 
         Raises
         ------
@@ -202,7 +206,7 @@ class Project(ProjectReader):
             The case, or an image of it, is in the project already.
         """
         paths = {channel: Path(path) for channel, path in images.items()}
-        request = Request(paths, name, patient, test, resample)
+        request = Request(paths, name, patient, test, resample, reading)
         with self._writing("the case"):
             private = read_private(self.folder)
             with added(self.folder, self._schema, private, request) as (schema, grown, case):

@@ -81,7 +81,7 @@ def test_one_bad_file_never_loses_the_others(project, make):
         "masks/b.nii.gz",
         "masks/d.nii.gz",
     ]
-    assert report.problems[2].message.startswith("case_003: The mask of lesion for case_003 is not")
+    assert report.problems[2].message.startswith("The mask of lesion for case_003 is not on")
     assert report.masks == {"case_002": ("lesion",)}
 
 
@@ -91,7 +91,10 @@ def test_a_second_import_refuses_what_is_there_and_takes_what_is_new(project, ma
     make.image("b.nii.gz")
     report = import_folder(project, make.folder, "{case}.nii.gz")
     assert report.added == {"b": "case_002"}
-    assert _messages(report) == ["The case is in the project already, as case_001."]
+    assert _messages(report) == [
+        "A case of this name is in the project already, as case_001. Leave it out, or tell the "
+        "two apart with {patient} in the pattern."
+    ]
 
 
 def test_a_copy_of_an_image_is_refused(project, make):
@@ -123,6 +126,16 @@ def test_files_without_a_channel_of_the_project_are_said(two_channels, make):
     assert "add {channel}" in plan.problems[0].message
 
 
+def test_a_file_beside_the_images_of_a_case_is_no_error(two_channels, make):
+    for name in ("a/flair", "a/t1", "a/lesion", "b/other"):
+        make.image(f"{name}.nii.gz")
+    plan = scan_folder(two_channels, make.folder, "{case}/{channel}.nii.gz")
+    assert [(p.source.name, p.severity) for p in plan.problems] == [
+        ("lesion.nii.gz", "warning"),
+        ("other.nii.gz", "error"),
+    ]
+
+
 def test_channels_may_have_other_words(two_channels, make):
     make.image("a_mprage.nii.gz")
     words = {"MPRAGE": "T1"}
@@ -135,7 +148,40 @@ def test_channels_may_have_other_words(two_channels, make):
 def test_nothing_found_is_said(project, make):
     make.image("a.nrrd")
     plan = scan_folder(project, make.folder, "{case}.nii.gz")
-    assert "Nothing fits the pattern '{case}.nii.gz'" in plan.problems[0].message
+    message = "Nothing fits the pattern '{case}.nii.gz'. Its files end with .nrrd."
+    assert [problem.message for problem in plan.problems] == [message]
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern", "hint"),
+    [
+        ("", "{case}.nii.gz", "For DICOM series, write their folders, as in '{case}/'."),
+        (
+            "a",
+            "{case}/",
+            "It looks in folders below this one, which has none: give the folder above.",
+        ),
+        ("empty", "{case}.nii.gz", "Its files end with nothing."),
+    ],
+)
+def test_nothing_found_says_why_it_may_be(project, tmp_path, folder, pattern, hint):
+    for name in ("in/a", "in/empty"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "in/a/1.DCM").touch()
+    plan = scan_folder(project, tmp_path / "in" / folder, pattern)
+    assert plan.problems[0].message.endswith(hint)
+
+
+def test_no_mask_at_all_is_an_error_said_once(project, make):
+    for name in ("a", "b"):
+        make.image(f"images/{name}.nii.gz")
+        make.mask(f"masks/{name}/liver.nii.gz")
+    masks = [
+        StructureFiles(make.folder / "masks/a", "{case}/{structure}.nii.gz", {"liver": "liver"})
+    ]
+    report = import_folder(project, make.folder / "images", "{case}.nii.gz", masks)
+    assert len(report.added) == 2
+    assert [(p.source.name, p.severity) for p in report.problems] == [("a", "error")]
 
 
 def test_patients_keep_their_cases_together(project, make):
@@ -229,12 +275,22 @@ def test_a_mask_that_is_there_is_replaced_only_when_asked(cases, make):
     masks = [Masks("liver", make.folder / "m", "{case}.nii.gz")]
     import_masks(cases, masks)
     report = import_masks(cases, masks)
-    assert [message[:38] for message in _messages(report)] == [
-        "case_001: case_001 has a mask of liver",
-        "case_002: case_002 has a mask of liver",
+    assert [message.partition(".")[0] for message in _messages(report)] == [
+        "case_001 has a mask of liver already",
+        "case_002 has a mask of liver already",
     ]
     assert import_masks(cases, masks, replace=True).problems == ()
     assert (cases.folder / "cases/case_001/trash/liver-1.nii.gz").exists()
+
+
+def test_a_mask_that_lies_elsewhere_does_not_become_an_empty_one(cases, make):
+    make.mask("m/Ann.nii.gz", origin=500.0)
+    masks = [Masks("liver", make.folder / "m", "{case}.nii.gz")]
+    report = import_masks(cases, masks, resample=True)
+    assert "has no voxel left on the grid of the image" in report.errors[0].message
+    assert report.masks == {}
+    make.mask("m/Ann.nii.gz", (), origin=500.0)
+    assert import_masks(cases, masks, resample=True).masks == {"case_001": ("liver",)}
 
 
 # ---------------------------------------------------------------- one case

@@ -84,3 +84,12 @@ def test_a_pattern_that_cannot_be_used_is_refused(tmp_path, pattern, said):
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(InputError, match="is no folder"):
         _found(tmp_path / "nowhere", "{case}")
+
+
+def test_an_umlaut_is_the_same_however_the_file_system_writes_it(files):
+    folder = files("gro\u0308\u00dfe ä 1.nii.gz", "b\u00f6se.nii.gz")
+    assert _found(folder, "{case}.nii.gz") == [
+        {"case": "b\u00f6se"},
+        {"case": "gr\u00f6\u00dfe ä 1"},
+    ]
+    assert _found(folder, "bo\u0308{case}.nii.gz") == [{"case": "se"}]
