@@ -103,7 +103,9 @@ def components(mask: Mask) -> Iterator[tuple[Mask, Box]]:
     whole = bounding_box(mask)
     if whole is None:
         return
-    labels = cc3d.connected_components(np.ascontiguousarray(mask[whole]), connectivity=26)
+    padded = np.pad(mask[whole], 1)  # cc3d 4.1.1 fails on thin arrays, such as [[[1, 0, 1]]]
+    labels = cc3d.connected_components(padded, connectivity=26)[1:-1, 1:-1, 1:-1]
+    labels = np.ascontiguousarray(labels)
     boxes = cc3d.statistics(labels)["bounding_boxes"]
     for label, box in enumerate(boxes[1:], start=1):
         z, y, x = (

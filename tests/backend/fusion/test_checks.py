@@ -40,6 +40,18 @@ def test_an_empty_mask_has_no_islands():
     assert checks.islands(np.zeros(SHAPE, bool), 1.0) == ()
 
 
+@given(arrays(bool, st.tuples(*[st.integers(1, 6)] * 3)))
+def test_islands_of_thin_masks_are_found(mask):
+    assert sum(island.voxels for island in checks.islands(mask, 1.0)) == mask.sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3, 1), (3, 1, 1), (1, 1, 7)])
+def test_islands_in_one_row(shape):
+    mask = np.zeros(shape, bool)
+    mask.flat[::2] = True
+    assert [island.voxels for island in checks.islands(mask, 1.0)] == [1] * int(mask.sum())
+
+
 @given(arrays(bool, SHAPE))
 @settings(max_examples=50)
 def test_islands_add_up_and_lie_in_the_mask(mask):
