@@ -14,7 +14,6 @@ from napari_backsplit.backend.files import read_json, sha256
 from napari_backsplit.backend.geometry import Geometry
 from napari_backsplit.backend.project import masks as maskery
 from napari_backsplit.backend.project import splits
-from napari_backsplit.backend.project.private import read_private
 from napari_backsplit.backend.project.schema import Case, Image, Provenance, Schema, parse
 
 FILE = "project.json"
@@ -129,10 +128,6 @@ class ProjectReader:
         """Tell whether any target mask of a case has a voxel; False if there is no mask."""
         paths = (self.mask_path(case, name) for name in self._schema.target_names)
         return any(maskery.voxels(path) > 0 for path in paths if path)
-
-    def find_case(self, name: str) -> str | None:
-        """Return the case with this id or, as private.json knows it, this original name."""
-        return name if name in self._schema.cases else read_private(self.folder).case_id(name)
 
     def verify_images(self, cases: Sequence[str] | None = None) -> tuple[str, ...]:
         """Return the cases whose images are gone or no longer have the kept SHA-256."""

@@ -5,6 +5,7 @@ Nothing is changed and no image is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from napari_backsplit.backend.project.sources import (
     Others,
     inverted,
 )
+
+NEUTRAL = re.compile(r"case_\d+")
+"""What the neutral ids of cases look like."""
 
 
 @dataclass(frozen=True)
@@ -282,11 +286,16 @@ def _absent(
 
 
 def _keys(cases: Sequence[FoundCase]) -> dict[str, str]:
-    """Return every way to write a case -> its name: whole, without the patient, neutral id."""
+    """Return every way to write a case -> its name: whole, without the patient, neutral id.
+
+    Where original names look like neutral ids, only they count: the file case_011 of a cohort
+    that has no such case must not land on the eleventh one.
+    """
     tails = [case.name.rpartition("/")[2] for case in cases]
     keys = {tail: case.name for tail, case in zip(tails, cases, strict=True)}
     keys = {tail: name for tail, name in keys.items() if tails.count(tail) == 1}
-    keys |= {case.existing: case.name for case in cases if case.existing}
+    if not any(NEUTRAL.fullmatch(tail) for tail in tails):
+        keys |= {case.existing: case.name for case in cases if case.existing}
     return keys | {case.name: case.name for case in cases}
 
 

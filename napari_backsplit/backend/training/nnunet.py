@@ -337,9 +337,9 @@ def vanished(
     transpose: Sequence[int],
 ) -> int:
     """Count 26-connected components of a map (z, y, x) that have no voxel left in `resampled`."""
-    components, count = cc3d.connected_components(
-        np.ascontiguousarray(label_map.transpose(transpose)), connectivity=26, return_N=True
-    )
+    padded = np.pad(label_map.transpose(transpose), 1)  # cc3d 4.1.1 fails on thin arrays
+    components, count = cc3d.connected_components(padded, connectivity=26, return_N=True)
+    components = components[1:-1, 1:-1, 1:-1]
     low, high = np.array(properties["bbox_used_for_cropping"]).T
     centres = (np.argwhere(resampled > 0) + 0.5) * (high - low) / resampled.shape - 0.5 + low
     found: set[int] = set()

@@ -247,6 +247,17 @@ def test_masks_find_their_case_by_its_first_name_or_its_id(cases, make):
     assert report.added == {}
 
 
+def test_a_name_that_looks_like_an_id_never_lands_on_another_case(project, make):
+    for name in ("case_000", "case_001"):  # they become case_001 and case_002
+        project.add_case({"CT": make.image(f"images/{name}.nii.gz")}, name=name)
+    for name in ("case_000", "case_001", "case_002"):  # the last one has no image
+        make.mask(f"m/{name}.nii.gz")
+    report = import_masks(project, [Masks("liver", make.folder / "m", "{case}.nii.gz")])
+    assert report.masks == {"case_001": ("liver",), "case_002": ("liver",)}
+    (problem,) = report.problems
+    assert problem.source.name == "case_002.nii.gz"
+
+
 def test_label_maps_for_all_cases(cases, make):
     make.mask("m/Ann.nii.gz", (2, 3, 5))
     make.mask("m/Bob.nii.gz", (2, 9))
