@@ -271,12 +271,30 @@ def test_a_job_of_a_newer_format(backsplit: Backsplit, project: Path) -> None:
 
 
 def test_a_failed_job_says_why_and_how_to_go_on(backsplit: Backsplit, project: Path) -> None:
-    code, out, err = backsplit("train", "--arm", "binary", "--plan-set", "other")
+    code, out, err = backsplit("plan", "--folds", "9")
     assert code == 1
-    assert out == "0001-train: train binary\n"
-    assert "0001-train FAILED: The project has no plan set 'other'. Make it with" in err
-    assert "backsplit jobs resume 0001-train" in err
+    assert out == "0001-plan: plan own\n"
+    assert "0001-plan FAILED: " in err
+    assert "9 folds" in err
+    assert "backsplit jobs resume 0001-plan" in err
     assert "Traceback" not in err
+
+
+def test_a_run_without_its_plan_set_is_refused_before_it_is_a_job(
+    backsplit: Backsplit, project: Path
+) -> None:
+    code, _, err = backsplit("train", "--arm", "binary", "--plan-set", "other")
+    assert code == 1
+    assert "The project has no plan set 'other' (it has: none)." in err
+    assert not (project / "jobs").exists()
+
+
+def test_a_job_of_another_task_is_no_model(backsplit: Backsplit, project: Path) -> None:
+    submit(project, "plan", {}, start=False)
+    assert "Job 0001-plan is no training." in backsplit("predict", "1").err
+    assert "Job 0001-plan is no predict job." in backsplit("compare", "a=1", "b=1").err
+    code, _, err = backsplit("jobs", "continue", "1")
+    assert code == 0, err
 
 
 # ---------------------------------------------------------------------- what the commands do

@@ -19,6 +19,8 @@ from napari_backsplit.backend.jobs import Progress as ProgressEvent
 out = Console()
 err = Console(stderr=True)
 
+LESION_COLUMNS = ("arm", "Dice", "NSD", "HD-95 mm", "found", "lesion F1", "FP a case", "AP")
+FREE_COLUMNS = ("arm", "cases with a false positive", "FP a case", "FP ml a case")
 STYLE = {"info": "", "warning": "yellow", "error": "red"}
 
 
@@ -129,3 +131,31 @@ def _asked_to_cancel(job: Job) -> bool:
         return typer.confirm(f"\nCancel {job.id}? Otherwise it goes on by itself.", default=False)
     except typer.Abort:
         return False
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """Print a comparison's figures, lesion cases and lesion-free cases apart, and its verdicts."""
+    lesion = [s for s in summary["summaries"] if s["group"] == "lesion"]
+    free = [s for s in summary["summaries"] if s["group"] == "lesion-free"]
+    if lesion:
+        say(f"Lesion cases ({lesion[0]['cases']}):")
+        table(LESION_COLUMNS, (_lesion_row(s) for s in lesion))
+    if free:
+        say(f"Lesion-free cases ({free[0]['cases']}):")
+        keys = ("any_false_positive", "false_positives", "false_positive_ml")
+        table(FREE_COLUMNS, ([s["arm"], *(_number(s["means"][key]) for key in keys)] for s in free))
+    for verdict in summary["verdicts"]:
+        say(f"{verdict['arm']} against {verdict['against']}: {verdict['sentence']}")
+    say(summary["notice"])
+
+
+def _lesion_row(summary: dict[str, Any]) -> list[str]:
+    means = summary["means"]
+    found = f"{summary['found_lesions']} of {summary['reference_lesions']}"
+    before = [_number(means[key]) for key in ("dice", "nsd", "hd95_mm")]
+    after = ("lesion_f1", "false_positives", "average_precision")
+    return [summary["arm"], *before, found, *(_number(means[key]) for key in after)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,8 +30,6 @@ SCRATCH = RunSpec(
 )
 FINETUNE = SCRATCH.model_copy(update={"epochs": 6, "initial_lr": 3e-4})
 PREDICTION = {"probabilities": True, "mirroring": False}
-LESION_COLUMNS = ("arm", "Dice", "NSD", "HD-95 mm", "found", "lesion F1", "FP a case", "AP")
-FREE_COLUMNS = ("arm", "cases with a false positive", "FP a case", "FP ml a case")
 BASELINE, CONTROL = "binary", "binary, longer"
 
 
@@ -68,7 +66,7 @@ def demo(
     from napari_backsplit.backend.phantom import sample_project
     from napari_backsplit.backend.project import Project
     from napari_backsplit.backend.study import study_steps
-    from napari_backsplit.cli.console import say, show
+    from napari_backsplit.cli.console import say, show, show_summary
 
     if not (folder / "project.json").exists():
         sample_project(folder, seed, train, test).close()
@@ -112,33 +110,3 @@ def _teller(quiet: bool) -> Callable[[str, JobStatus], None]:
         err.print(f"[{minutes:3d}:{seconds:02d}] {name} {word}", markup=False, highlight=False)
 
     return (lambda name, status: None) if quiet else tell
-
-
-def show_summary(summary: dict[str, Any]) -> None:
-    """Print a comparison's figures, lesion cases and lesion-free cases apart, and its verdicts."""
-    from napari_backsplit.cli.console import say, table
-
-    lesion = [s for s in summary["summaries"] if s["group"] == "lesion"]
-    free = [s for s in summary["summaries"] if s["group"] == "lesion-free"]
-    if lesion:
-        say(f"Lesion cases ({lesion[0]['cases']}):")
-        table(LESION_COLUMNS, (_lesion_row(s) for s in lesion))
-    if free:
-        say(f"Lesion-free cases ({free[0]['cases']}):")
-        keys = ("any_false_positive", "false_positives", "false_positive_ml")
-        table(FREE_COLUMNS, ([s["arm"], *(_number(s["means"][key]) for key in keys)] for s in free))
-    for verdict in summary["verdicts"]:
-        say(f"{verdict['arm']} against {verdict['against']}: {verdict['sentence']}")
-    say(summary["notice"])
-
-
-def _lesion_row(summary: dict[str, Any]) -> list[str]:
-    means = summary["means"]
-    found = f"{summary['found_lesions']} of {summary['reference_lesions']}"
-    before = [_number(means[key]) for key in ("dice", "nsd", "hd95_mm")]
-    after = ("lesion_f1", "false_positives", "average_precision")
-    return [summary["arm"], *before, found, *(_number(means[key]) for key in after)]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -20,19 +20,21 @@ app.add_typer(commands, name="jobs", rich_help_panel="4 Jobs")
 JobArgument = Annotated[str, typer.Argument(help="Number or id of the job.")]
 
 
-def find_job(project: Path, number: str) -> Job:
+def find_job(project: Path, number: str, task: str | None = None) -> Job:
     """Return a job by its number ("3") or id ("0003-train").
 
     Raises
     ------
     JobError, ProjectError
-        There is none, or no such project.
+        There is none, it does another task, or there is no such project.
     """
     from napari_backsplit.backend.jobs import list_jobs
 
     require_project(project)
     for job in list_jobs(project):
         if job.id == number or (number.isdigit() and int(job.id.partition("-")[0]) == int(number)):
+            if task not in (None, job.spec.task):
+                raise JobError(f"Job {job.id} is no {task} job.", "See: backsplit jobs list")
             return job
     raise JobError(f"The project has no job {number!r}.", "See them with: backsplit jobs list")
 
@@ -70,13 +72,24 @@ def follow(
 @commands.command()
 def pause(job: JobArgument, project: ProjectOption = Path()) -> None:
     """Hold a job at its next iteration; it keeps its memory."""
-    find_job(project, job).pause()
+    from napari_backsplit.cli.console import say
+
+    found = find_job(project, job)
+    found.pause()
+    say(f"{found.id} holds at its next iteration. Go on with: backsplit jobs continue {found.id}")
 
 
 @commands.command("continue")
 def unpause(job: JobArgument, project: ProjectOption = Path()) -> None:
     """Let a paused job go on."""
-    find_job(project, job).unpause()
+    from napari_backsplit.cli.console import say
+
+    found = find_job(project, job)
+    status = found.status()
+    if status.final or status.resumable:
+        raise JobError(f"{found.id} is {status.state}.", "Only a paused job can be continued.")
+    found.unpause()
+    say(f"{found.id} goes on.")
 
 
 @commands.command()

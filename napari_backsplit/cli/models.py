@@ -24,7 +24,10 @@ FromOption = Annotated[
         "--from", help="Number of a training job, or a foreign nnU-Net model folder or zip."
     ),
 ]
-StartOption = Annotated[str | None, typer.Option("--from", help="As for `finetune`.")]
+StartOption = Annotated[
+    str | None,
+    typer.Option("--from", help="Start from this training job, or foreign model folder or zip."),
+]
 
 
 def _run(
@@ -41,15 +44,24 @@ def _run(
     if not as_json:
         say(f"{job.id}: {title}")
     result = follow_job(job, quiet=as_json).result or {}
-    show({"job": job.id, **result}, as_json)
+    show({"job": job.id, **result}, as_json, [_outcome(job.id, result)])
     return result
+
+
+def _outcome(job: str, result: dict[str, Any]) -> str:
+    """Say where a job's model or predictions are."""
+    places = [f"{what}: {result[what]}" for what in ("model", "predictions") if what in result]
+    return ", ".join([f"{job} is done", *places]) + "."
 
 
 def _begin_training(folder: Path, spec: RunSpec) -> None:
     """Refuse an impossible run before it becomes a job, and keep the test set from now on."""
     from napari_backsplit.backend.project import Project
     from napari_backsplit.backend.training.arms import arm_scheme
+    from napari_backsplit.backend.training.baseline import require_plan_set
 
+    require_project(folder)
+    require_plan_set(folder, spec.plan_set, spec.fold)
     with Project.open(folder, fall_back=True) as project:
         arm_scheme(project, spec.arm, spec.supports, project.training_cases())
         if not project.read_only:
@@ -88,6 +100,8 @@ def plan(
             f"Plan set {spec.name}: {result['cases']} cases, spacing {spacing} mm, patch {patch}, "
             f"batch {result['batch_size']}, features {result['features']}."
         )
+        if not result["test_cases"]:
+            say("No test set is reserved: `backsplit reserve` keeps cases to compare models on.")
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -180,6 +194,8 @@ def predict(
 
     with open_project(project, read_only=True) as opened:
         cases = case or list(opened.test_cases())
+    if not cases:
+        raise InputError("No case is held out.", "Reserve a test set, or name cases with --case.")
     params = {
         "model": model_path(project, model),
         "cases": cases,
@@ -211,13 +227,14 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Measure predictions against the reference, arm against baseline, and write a report."""
-    from napari_backsplit.cli.console import say
+    from napari_backsplit.backend.files import read_json
+    from napari_backsplit.cli.console import say, show_summary
     from napari_backsplit.cli.jobs import find_job
 
     jobs = pairs(arms)
     if len(jobs) < 2:
         raise InputError("A comparison needs two arms.", "Write: compare binary=5 finetune=6")
-    folders = {name: f"jobs/{find_job(project, job).id}" for name, job in jobs.items()}
+    folders = {name: f"jobs/{find_job(project, job, 'predict').id}" for name, job in jobs.items()}
     unknown = sorted(set(control or ()) - set(folders))
     if unknown:
         raise InputError(f"--control {unknown[0]} is no arm.", f"Name one of {', '.join(folders)}.")
@@ -230,8 +247,7 @@ def compare(
     }
     result = _run(project, "compare", params, "compare", detach, as_json)
     if result and not as_json:
-        for line in result["verdict"]:
-            say(line)
+        show_summary(read_json((project / result["report"]).parent / "summary.json"))
         say(f"Report: {project / result['report']}")
 
 

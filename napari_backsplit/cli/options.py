@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -55,6 +55,8 @@ def with_spec(
 def _parameter(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
     shown = field.default if default is None else default
     text = (field.description or "").replace("`", "")
+    if get_origin(field.annotation) is Literal:
+        text += f" One of: {', '.join(get_args(field.annotation))}."
     if shown is not None and shown != () and shown != {}:
         text += f" [default: {','.join(map(str, shown)) if isinstance(shown, tuple) else shown}]"
     option = typer.Option(f"--{name.replace('_', '-')}", help=text, metavar=_metavar(field))

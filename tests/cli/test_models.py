@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     params: list[dict[str, Any]] = []
     monkeypatch.setattr(models, "_run", lambda p, task, asked, *_: params.append(asked) or {})
     monkeypatch.setattr(models, "_begin_training", lambda project, spec: None)
-    monkeypatch.setattr(jobs, "find_job", lambda p, n: SimpleNamespace(id=f"000{n}-predict"))
+    monkeypatch.setattr(jobs, "find_job", lambda p, n, task: SimpleNamespace(id=f"000{n}-predict"))
     return params
 
 

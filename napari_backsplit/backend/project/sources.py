@@ -13,7 +13,7 @@ from napari_backsplit.backend.errors import GeometryError, InputError, ProjectEr
 from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.project.private import unnamed
 from napari_backsplit.backend.project.store import Project
-from napari_backsplit.backend.volume import Volume, read_label_map, read_mask
+from napari_backsplit.backend.volume import Volume, read_label_map
 
 Others = Literal["refuse", "ignore"]
 
@@ -51,12 +51,24 @@ class MaskFiles:
         """Write the mask; return the structures written."""
         _refuse_present(project, case, [self.structure], options)
         what = f"The mask of {self.structure}"
-        volumes = [_read(read_mask, file, what) for file in self.files]
+        volumes = [_read(_read_one_structure, file, what) for file in self.files]
         union = _union(volumes, what)
         digests = " ".join(sha256(file) for file in self.files)
         provenance = {**_FROM_FILE, **self.provenance, "source_sha256": digests}
         _set(project, case, self.structure, union, provenance, options, self.source)
         return (self.structure,)
+
+
+def _read_one_structure(file: Path) -> Volume:
+    """Read a mask; a label map with several ids is none."""
+    volume = read_label_map(file)
+    ids = [int(i) for i in np.unique(volume.array) if i != 0]
+    if len(ids) > 1:
+        raise InputError(
+            f"The file has the ids {_listed(ids)}, a mask has one beside 0.",
+            "Import it as a label map, and say which ids make which structure.",
+        )
+    return volume.with_array(volume.array != 0)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ def model_path(project_folder: Path, model: str) -> str:
     for job in list_jobs(project_folder):
         number = job.id.partition("-")[0]
         if model == job.id or (model.isdigit() and int(number) == int(model)):
+            if job.spec.task != "train":
+                raise InputError(f"Job {job.id} is no training.", "See: backsplit jobs list")
             return f"jobs/{job.id}/model"
     root = project_folder.resolve()
     for path in (root / model, Path(model).resolve()):
@@ -46,6 +48,30 @@ def model_path(project_folder: Path, model: str) -> str:
         f"There is no training job and no model folder {model!r}.",
         "See the jobs with: backsplit jobs list",
     )
+
+
+def require_plan_set(project_folder: Path, name: str, fold: int | str) -> None:
+    """Refuse a plan set that was not made, or a fold that it does not have.
+
+    Raises
+    ------
+    InputError
+    """
+    made = {
+        file.stem: read_json(file)
+        for file in sorted((project_folder / "nnunet" / "plan_sets").glob("*.json"))
+    }
+    if name not in made or not made[name]["ready"]:
+        ready = ", ".join(key for key, content in made.items() if content["ready"]) or "none"
+        raise InputError(
+            f"The project has no plan set {name!r} (it has: {ready}).",
+            "Make it with: backsplit plan",
+        )
+    folds = len(made[name]["splits"])
+    if fold != "all" and int(fold) >= folds:
+        raise InputError(
+            f"The plan set {name!r} has no fold {fold}.", f"Choose 0 to {folds - 1}, or all."
+        )
 
 
 def find_baseline(project_folder: Path, model: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class PlanSpec(_Frozen):
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """GPU memory that the planner may fill, GB; None: the preset's own target."""
     features: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """Features per stage of a smaller plain U-Net, as (8, 16, 32); None: as planned."""
+    """Features per stage of a smaller plain U-Net, as 8,16,32; None: as planned."""
     patch_size: Size | None = None
     """Patch in voxels of the planned spacing, in nnU-Net's transposed axis order."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
@@ -61,13 +61,16 @@ class RunSpec(_Frozen):
     """One training: an arm within a plan set, its budget and its settings."""
 
     arm: Arm = "backsplit"
-    """Label map scheme."""
+    """What the background is divided into: nothing (binary), the supports (backsplit), or for
+    a control an empty class (virtual; virtual-set trains it as background or it), another case's
+    supports (permuted) or random regions (blobs)."""
     supports: tuple[str, ...] = ()
     """Supports that the arm learns, in the project's order of priority; empty: all."""
     plan_set: str = "own"
     """Plan set that the run belongs to."""
     fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0
-    """Fold that is held out for the best checkpoint; "all" trains on every training case."""
+    """Fold that is held out for the best checkpoint (with 5 folds a fifth of the patients); "all"
+    trains on every training case."""
     epochs: Annotated[int, Field(ge=1)] = 1000
     """Epochs of `iterations` batches."""
     iterations: Annotated[int, Field(ge=1)] = 250

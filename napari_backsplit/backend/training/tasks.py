@@ -27,6 +27,7 @@ def run_plan(context: JobContext) -> dict[str, Any]:
     spec = PlanSpec.model_validate(context.params["plan"])
     with Project.open(context.project_folder, read_only=True) as project:
         plan_set = prepare.make_plan_set(project, spec, _Steps(context))
+        test_cases = len(project.test_cases())
     configuration = plan_set.plans()["configurations"][spec.configuration]
     lost = prepare.vanished_lesions(plan_set)
     if lost:
@@ -41,6 +42,7 @@ def run_plan(context: JobContext) -> dict[str, Any]:
     return {
         "plan_set": spec.name,
         "cases": len(plan_set.cases),
+        "test_cases": test_cases,
         "spacing_mm": configuration["spacing"],
         "patch_size": configuration["patch_size"],
         "batch_size": configuration["batch_size"],

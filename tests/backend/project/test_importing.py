@@ -258,6 +258,14 @@ def test_a_name_that_looks_like_an_id_never_lands_on_another_case(project, make)
     assert problem.source.name == "case_002.nii.gz"
 
 
+def test_a_label_map_with_several_ids_is_no_mask(cases, make):
+    make.mask("m/Ann.nii.gz", (1, 2))
+    report = import_masks(cases, [Masks("liver", make.folder / "m", "{case}.nii.gz")])
+    (problem,) = report.errors
+    assert "the ids 1, 2" in problem.message
+    assert cases.mask_path("case_001", "liver") is None
+
+
 def test_label_maps_for_all_cases(cases, make):
     make.mask("m/Ann.nii.gz", (2, 3, 5))
     make.mask("m/Bob.nii.gz", (2, 9))
