@@ -250,7 +250,11 @@ def fuse(
     project: ProjectOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Write the fused label map of every case, as the trainings will be told."""
+    """Write the fused label map of every case: the lesion wins, then supports by priority.
+
+    Where a case lacks a support, its background stays 0 here; a training is told "background or
+    that support" instead.
+    """
     from napari_backsplit.backend.fusion.fuse import fuse_case, project_scheme
     from napari_backsplit.cli.console import show
 
