@@ -231,6 +231,9 @@ def reserve(
     fraction: Annotated[float | None, typer.Option(help="Share of the patients.")] = None,
     count: Annotated[int | None, typer.Option(help="Number of patients.")] = None,
     case: Annotated[list[str] | None, typer.Option(help="Case id; may be repeated.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Change it although a training has begun.")
+    ] = False,
 ) -> None:
     """Reserve a test set, by patient, before the first training."""
     from napari_backsplit.cli.console import say
@@ -240,7 +243,7 @@ def reserve(
             "Give one of --fraction, --count and --case.", "As in: reserve --fraction 0.25"
         )
     with open_project(project) as opened:
-        cases = opened.reserve_test(fraction, count=count, ids=case)
+        cases = opened.reserve_test(fraction, count=count, ids=case, force=force)
     say(f"{len(cases)} case(s) are held out: {', '.join(cases)}.")
 
 

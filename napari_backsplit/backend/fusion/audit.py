@@ -14,6 +14,7 @@ from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.fusion import checks
 from napari_backsplit.backend.fusion.checks import Finding, Island, Limits, Severity
 from napari_backsplit.backend.fusion.fuse import Mask
+from napari_backsplit.backend.geometry import axis_codes
 from napari_backsplit.backend.volume import read_geometry, read_label_map, read_volume
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def examine(
     measures = tuple(measure for report in reports for measure in report.measures)
     findings = [finding for report in reports for finding in report.findings]
     findings += checks.check_duplicates({r.case: r.digest for r in reports if r.digest})
+    codes = {case: axis_codes(project.geometry(case)) for case in chosen}
+    findings += checks.check_orientations(codes)
     findings += _outliers(project, measures, limits)
     findings.sort(key=lambda finding: _RANK[finding.severity])
     return Audit(tuple(findings), measures, summarise(project, measures, len(chosen)))

@@ -5,6 +5,7 @@ A message names structures and case ids, never a path.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -299,6 +300,31 @@ def check_finite(case: str, channel: str, array: NDArray[Any]) -> list[Finding]:
 
 
 # --- several cases ------------------------------------------------------------------------------
+
+
+def check_orientations(codes: Mapping[str, str]) -> list[Finding]:
+    """Find cases whose axes point elsewhere than in most: a network trains along file axes.
+
+    Parameters
+    ----------
+    codes : mapping of str to str
+        Case -> where its index axes point, such as "LPS".
+    """
+    if not codes:
+        return []
+    usual, _ = Counter(codes.values()).most_common(1)[0]
+    return [
+        Finding(
+            case,
+            "",
+            "warning",
+            "orientation",
+            f"The image is stored as {code}, most are {usual}. nnU-Net trains along the axes of "
+            "the files: store all cases alike.",
+        )
+        for case, code in codes.items()
+        if code != usual
+    ]
 
 
 def check_duplicates(digests: Mapping[str, str]) -> list[Finding]:

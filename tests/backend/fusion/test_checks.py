@@ -207,3 +207,13 @@ def test_a_volume_far_from_the_cohort():
 def test_a_finding_reads_as_a_line():
     finding = Finding("case_001", "liver", "info", "partial", "There is no mask.")
     assert str(finding) == "info: case_001 liver: There is no mask."
+
+
+def test_a_case_with_other_axes_is_named():
+    codes = {"case_001": "LPS", "case_002": "RAS", "case_003": "LPS"}
+    (finding,) = checks.check_orientations(codes)
+    assert (finding.case, finding.severity, finding.code) == ("case_002", "warning", "orientation")
+    assert "RAS" in finding.message
+    assert "LPS" in finding.message
+    assert checks.check_orientations({}) == []
+    assert checks.check_orientations(dict.fromkeys(codes, "RAS")) == []
