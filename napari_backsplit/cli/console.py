@@ -137,10 +137,10 @@ def show_summary(summary: dict[str, Any]) -> None:
     """Print a comparison's figures, lesion cases and lesion-free cases apart, and its verdicts."""
     lesion = [s for s in summary["summaries"] if s["group"] == "lesion"]
     free = [s for s in summary["summaries"] if s["group"] == "lesion-free"]
-    if lesion:
+    if lesion and lesion[0]["cases"]:
         say(f"Lesion cases ({lesion[0]['cases']}):")
         table(LESION_COLUMNS, (_lesion_row(s) for s in lesion))
-    if free:
+    if free and free[0]["cases"]:
         say(f"Lesion-free cases ({free[0]['cases']}):")
         keys = ("any_false_positive", "false_positives", "false_positive_ml")
         table(FREE_COLUMNS, ([s["arm"], *(_number(s["means"][key]) for key in keys)] for s in free))
