@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from napari_backsplit.backend.comparison.statistics import over_draws
 from napari_backsplit.backend.files import read_json, write_text
 from napari_backsplit.backend.jobs.batch import run_batch
 from napari_backsplit.backend.phantom import sample_project
@@ -174,11 +175,12 @@ def means_table(summaries: Sequence[Summary], arms: Sequence[str]) -> str:
 
 
 def difference(summaries: Sequence[Summary], arm: str, against: str, figure: Figure) -> str:
-    each = np.array([value(s, arm, figure) - value(s, against, figure) for s in summaries])
-    half = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / sqrt(len(each))
-    better = int(((each < 0) if "false" in figure[1] else (each > 0)).sum())
-    mean = each.mean()
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}] {better}/{len(each)}"
+    each = [value(s, arm, figure) - value(s, against, figure) for s in summaries]
+    draws = over_draws(each)
+    half = stats.t.ppf(0.975, draws.count - 1) * draws.deviation / sqrt(draws.count)
+    better = sum(d < 0 for d in each) if "false" in figure[1] else draws.positive
+    mean = draws.mean
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}] {better}/{draws.count}"
 
 
 def differences_table(summaries: Sequence[Summary], arms: Sequence[str]) -> str:

@@ -59,14 +59,3 @@ def weakest(statuses: Iterable[SeenStatus]) -> SeenStatus:
     """Return the least that can be said over several models; "unknown" of none."""
     known = set(statuses)
     return next((status for status in _BY_TRUST if status in known), "unknown")
-
-
-def comparable_cases(
-    cases: dict[str, list[str]], models: Iterable[ModelRecord]
-) -> dict[str, SeenStatus]:
-    """Say for each case, id -> image hashes, what holds over all models."""
-    records = list(models)
-    return {
-        case: weakest(case_status(hashes, model) for model in records)
-        for case, hashes in cases.items()
-    }

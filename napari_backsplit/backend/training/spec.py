@@ -118,11 +118,6 @@ class RunSpec(_Frozen):
             raise ValueError(f"supports {self.supports} name one structure twice")
         return self
 
-    @property
-    def finetune(self) -> bool:
-        """Whether the run starts from a baseline."""
-        return self.baseline is not None
-
 
 FINETUNE: dict[str, float | int] = {"initial_lr": 1e-3, "epochs": 250}
 """The paper's fine-tune (Sec. 4.6, App. J): a tenth of the learning rate, 250 epochs."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_backsplit.backend.comparison.seen import case_status, comparable_cases, weakest
+from napari_backsplit.backend.comparison.seen import case_status, weakest
 
 COMPLETE = {"training": ["a"], "validation": ["b"]}
 
@@ -38,5 +38,8 @@ def test_the_weakest_model_decides():
 def test_cases_over_models():
     cases = {"case_001": ["a"], "case_002": ["x"], "case_003": ["c"]}
     other = {"training": ["c"], "validation": []}
-    status = comparable_cases(cases, [COMPLETE, other])
+    status = {
+        case: weakest(case_status(hashes, model) for model in (COMPLETE, other))
+        for case, hashes in cases.items()
+    }
     assert status == {"case_001": "seen", "case_002": "verified", "case_003": "seen"}
