@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from napari_backsplit.backend.jobs.batch import Results, Step
+from pydantic import BaseModel, ValidationError
+
+from napari_backsplit.backend.jobs.batch import Params, Results, Step
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 
 
@@ -36,20 +38,31 @@ def study_steps(
 ) -> list[Step]:
     """Return the jobs of a study: plan, train each arm, predict with each, compare all.
 
+    Where a batch keeps going, the baseline is compared with those arms that succeeded.
+
     Parameters
     ----------
     plan : PlanSpec
     arms : sequence of StudyArm
         The first is the baseline of the comparison.
     prediction, comparison : mapping
-        Parameters of the predict and compare jobs beside the models.
+        Parameters of the predict and compare jobs beside the models. Controls that failed are
+        left out.
     """
-    steps = [Step("plan", "plan", lambda _: {"plan": plan.model_dump(mode="json")})]
+    planned = {"plan": plan.model_dump(mode="json")}
+    steps = [Step("plan", "plan", lambda _: planned, same=_same("plan", PlanSpec))]
     steps += [_train(arm, plan) for arm in arms]
     steps += [_predict(arm, prediction) for arm in arms]
-    needs = tuple(f"predict {arm.name}" for arm in arms)
-    steps.append(Step("compare", "compare", lambda done: _compare(arms, done, comparison), needs))
-    return steps
+    baseline, *others = (f"predict {arm.name}" for arm in arms)
+    compare = Step(
+        "compare",
+        "compare",
+        lambda done: _compare(arms, done, comparison),
+        (baseline,),
+        tuple(others),
+        least=min(1, len(others)),
+    )
+    return [*steps, compare]
 
 
 def _train(arm: StudyArm, plan: PlanSpec) -> Step:
@@ -58,7 +71,20 @@ def _train(arm: StudyArm, plan: PlanSpec) -> Step:
         run = arm.run.model_copy(update={"plan_set": plan.name, "baseline": start})
         return {"run": run.model_dump(mode="json")}
 
-    return Step(arm.name, "train", params, ("plan", arm.start) if arm.start else ("plan",))
+    needs = ("plan", arm.start) if arm.start else ("plan",)
+    return Step(arm.name, "train", params, needs, same=_same("run", RunSpec))
+
+
+def _same(key: str, spec: type[BaseModel]) -> Callable[[Params, Params], bool]:
+    """Compare parameters as specs: a job from before a field existed has the field's default."""
+
+    def same(old: Params, new: Params) -> bool:
+        try:
+            return spec.model_validate(old[key]) == spec.model_validate(new[key])
+        except ValidationError:
+            return False
+
+    return same
 
 
 def _predict(arm: StudyArm, prediction: Mapping[str, Any]) -> Step:
@@ -73,6 +99,7 @@ def _predict(arm: StudyArm, prediction: Mapping[str, Any]) -> Step:
 def _compare(
     arms: Sequence[StudyArm], done: Results, comparison: Mapping[str, Any]
 ) -> dict[str, Any]:
-    folders = {arm.name: done[f"predict {arm.name}"]["predictions"] for arm in arms}
-    jobs = {name: folder.rpartition("/")[0] for name, folder in folders.items()}
-    return {"arms": jobs, "baseline": arms[0].name, **comparison}
+    predicted = {arm.name: done.get(f"predict {arm.name}") for arm in arms}
+    jobs = {n: r["predictions"].rpartition("/")[0] for n, r in predicted.items() if r is not None}
+    there = [control for control in comparison.get("controls", ()) if control in jobs]
+    return {"arms": jobs, "baseline": arms[0].name, **comparison, "controls": there}

@@ -73,4 +73,10 @@ def main() -> None:
         sys.exit(1)
 
 
-from napari_backsplit.cli import data, demo, jobs, models  # noqa: E402, F401  they add commands
+from napari_backsplit.cli import (  # noqa: E402  they add commands
+    data,  # noqa: F401
+    demo,  # noqa: F401
+    experiment,  # noqa: F401
+    jobs,  # noqa: F401
+    models,  # noqa: F401
+)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import typer
@@ -110,7 +111,7 @@ def _figures(figures: dict[str, float]) -> str:
 
 
 def _interrupted(job: Job, cancel: bool) -> None:
-    if cancel or _asked_to_cancel(job):
+    if cancel or asked_to_cancel(job.id):
         job.cancel()
         job.wait(30)
         err.print(f"{job.id} was cancelled. Resume it with: backsplit jobs resume {job.id}")
@@ -123,14 +124,37 @@ def _interrupted(job: Job, cancel: bool) -> None:
         )
 
 
-def _asked_to_cancel(job: Job) -> bool:
-    """Ask a person at a terminal; a second Ctrl-C leaves the job running."""
+def asked_to_cancel(what: str) -> bool:
+    """Ask a person at a terminal; a second Ctrl-C leaves the jobs running."""
     if not sys.stdin.isatty():
         return False
     try:
-        return typer.confirm(f"\nCancel {job.id}? Otherwise it goes on by itself.", default=False)
+        return typer.confirm(f"\nCancel {what}? Otherwise it goes on by itself.", default=False)
     except typer.Abort:
         return False
+
+
+def teller(quiet: bool) -> Callable[[str, JobStatus], None]:
+    """Return what prints a line, with the time since now, as a step of a batch starts and ends."""
+    began = time.monotonic()
+
+    def tell(name: str, status: JobStatus) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        err.print(
+            f"[{minutes:3d}:{seconds:02d}] {name} {_word(status)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    return (lambda name, status: None) if quiet else tell
+
+
+def _word(status: JobStatus) -> str:
+    if status.state is State.SUCCEEDED:
+        return "ended"
+    over = status.final or status.state is State.LOST
+    return f"{status.state.lower()}: {status.error}" if over else "started"
 
 
 def show_summary(summary: dict[str, Any]) -> None:

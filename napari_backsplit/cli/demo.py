@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,6 @@ from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption
 
 if TYPE_CHECKING:
-    from napari_backsplit.backend.jobs import JobStatus
     from napari_backsplit.backend.study import StudyArm
 
 PLAN = PlanSpec(
@@ -66,7 +63,7 @@ def demo(
     from napari_backsplit.backend.phantom import sample_project
     from napari_backsplit.backend.project import Project
     from napari_backsplit.backend.study import study_steps
-    from napari_backsplit.cli.console import say, show, show_summary
+    from napari_backsplit.cli.console import say, show, show_summary, teller
 
     if not (folder / "project.json").exists():
         sample_project(folder, seed, train, test).close()
@@ -77,7 +74,7 @@ def demo(
             say(line)
     comparison = {"controls": [CONTROL]}
     steps = study_steps(PLAN, demo_arms(), PREDICTION, comparison)
-    tell = _teller(quiet=as_json)
+    tell = teller(quiet=as_json)
     done = run_batch(folder, steps, at_once=at_once, env={"OMP_NUM_THREADS": "1"}, tell=tell)
     report = folder / done["compare"]["report"]
     summary = read_json(report.parent / "summary.json")
@@ -97,16 +94,3 @@ def _announcement(folder: Path, train: int, test: int) -> list[str]:
         f"{scratch} iterations, fine-tuned {tuned}; {SCRATCH.optimiser}, learning rate "
         f"{SCRATCH.initial_lr:g} and {FINETUNE.initial_lr:g}.",
     ]
-
-
-def _teller(quiet: bool) -> Callable[[str, JobStatus], None]:
-    from napari_backsplit.cli.console import err
-
-    began = time.monotonic()
-
-    def tell(name: str, status: JobStatus) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - began), 60)
-        word = "ended" if status.final else "started"
-        err.print(f"[{minutes:3d}:{seconds:02d}] {name} {word}", markup=False, highlight=False)
-
-    return (lambda name, status: None) if quiet else tell

@@ -164,6 +164,15 @@ def test_each_part_of_a_sample_has_both_kinds(train, test):
     assert len({case.seed for case in cases}) == train + test
 
 
+@pytest.mark.parametrize(
+    ("share", "free"), [(0, [0, 0]), (0.01, [1, 1]), (0.5, [3, 2]), (1, [6, 4])]
+)
+def test_the_share_of_lesion_free_cases(share, free):
+    cases = sample_cases(7, 6, 4, PhantomSpec(lesion_free=share))
+    parts = (cases[:6], cases[6:])
+    assert [sum(case.spec.lesion_free == 1 for case in part) for part in parts] == free
+
+
 def test_a_lesion_case_of_a_sample_has_a_lesion():
     for case in sample_cases(7, 6, 0, COARSE):
         assert bool(case.draw().lesions) == (case.spec.lesion_free == 0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
+from math import nan, sqrt
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from napari_backsplit.backend.errors import InputError
 
@@ -159,18 +160,30 @@ class Draws:
     ----------
     mean, deviation : float
         Mean and sample standard deviation; the deviation of one draw is not a number.
-    count, positive : int
-        Draws in all, and those above zero.
+    count, positive, negative : int
+        Draws in all, those above and those below zero.
+    low, high : float
+        The mean's interval by Student's t; not numbers for one draw.
     """
 
     mean: float
     deviation: float
     count: int
     positive: int
+    negative: int
+    low: float
+    high: float
 
 
-def over_draws(values: Sequence[float]) -> Draws:
+def over_draws(values: Sequence[float], level: float = 0.95) -> Draws:
     """Summarise one figure over repeated draws.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One a draw.
+    level : float
+        Coverage of the interval.
 
     Raises
     ------
@@ -180,5 +193,8 @@ def over_draws(values: Sequence[float]) -> Draws:
     if not len(values):
         raise InputError("There is no draw to summarise.", "Give at least one.")
     array = np.asarray(values, float)
-    deviation = float(array.std(ddof=1)) if len(array) > 1 else nan
-    return Draws(float(array.mean()), deviation, len(array), int((array > 0).sum()))
+    count, mean = len(array), float(array.mean())
+    deviation = float(array.std(ddof=1)) if count > 1 else nan
+    half = float(stdtrit(max(count - 1, 1), (1 + level) / 2)) * deviation / sqrt(count)
+    above, below = int((array > 0).sum()), int((array < 0).sum())
+    return Draws(mean, deviation, count, above, below, mean - half, mean + half)

@@ -68,7 +68,7 @@ def _row(cells: dict[str, str]) -> Row:
 
 def write_summary(comparison: Comparison, path: Path) -> None:
     """Write settings, summaries, differences and verdicts as JSON; undefined is null."""
-    write_json(path, _plain(summary(comparison)))
+    write_json(path, without_nan(summary(comparison)))
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
@@ -101,10 +101,10 @@ def _difference(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Replace what JSON cannot say: not a number and infinity by null, tuples by lists."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from napari_backsplit.backend.jobs.job import Job
 from napari_backsplit.backend.jobs.queue import list_jobs, submit
 from napari_backsplit.backend.jobs.spec import JobStatus, State
 
+Params = Mapping[str, Any]
 Results = Mapping[str, dict[str, Any]]
+Tell = Callable[[str, JobStatus], None]
 
 
 @dataclass(frozen=True)
@@ -23,19 +26,36 @@ class Step:
     Attributes
     ----------
     name : str
-        Unique in the batch; later steps name it in `needs`.
+        Unique in the batch; later steps name it in `needs` and `wants`.
     task : str
         A name of the task registry.
     params : callable
-        From the results of the steps in `needs` to the job's parameters.
+        From the results of the steps that succeeded to the job's parameters.
     needs : tuple of str
         Steps that must have succeeded.
+    wants : tuple of str
+        Steps that must be over, well or not.
+    least : int
+        How many of `wants` must have succeeded.
+    folder : Path, optional
+        The job's project folder; None: the batch's.
+    same : callable
+        Whether an old job's parameters and the step's mean the same; equality by default.
     """
 
     name: str
     task: str
     params: Callable[[Results], dict[str, Any]]
     needs: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    least: int = 0
+    folder: Path | None = None
+    same: Callable[[Params, Params], bool] = operator.eq
+
+    def able(self, results: Results) -> bool:
+        """Whether enough steps have succeeded for this one to run."""
+        succeeded = sum(want in results for want in self.wants)
+        return all(need in results for need in self.needs) and succeeded >= self.least
 
 
 def run_batch(
@@ -43,18 +63,26 @@ def run_batch(
     steps: Sequence[Step],
     *,
     at_once: int = 1,
+    keep_going: bool = False,
+    retry: bool = True,
     env: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
-    tell: Callable[[str, JobStatus], None] = lambda name, status: None,
+    tell: Tell = lambda name, status: None,
     poll_s: float = 0.2,
 ) -> dict[str, dict[str, Any]]:
-    """Run steps in their order, `at_once` side by side, and return each one's result.
+    """Run steps in their order, `at_once` side by side, and return the results of those that can.
 
-    A step whose job (same task, same parameters) has succeeded in this project is not run again;
-    one that failed, was cancelled or got lost is resumed. So a batch that was broken off goes on.
+    A step whose job (same task, same parameters) has succeeded in its project is not run again;
+    one that was cancelled or got lost is resumed. So a batch that was broken off goes on.
 
     Parameters
     ----------
+    steps : sequence of Step
+        Each after those it needs.
+    keep_going : bool
+        A step that fails ends only those that need it, not the batch.
+    retry : bool
+        Resume jobs that failed; otherwise they count as failed again.
     env, command
         As for `submit`.
     tell : callable
@@ -63,51 +91,109 @@ def run_batch(
     Raises
     ------
     JobError
-        A step did not succeed; the others that run are left to end.
+        A step did not succeed and `keep_going` is False; the others that run are left to end.
     """
-    waiting, running = list(steps), dict[str, Job]()
+    batch = _Batch(project_folder, list(steps), retry, {"env": env, "command": command}, tell)
+    while batch.waiting or batch.running:
+        batch.start(at_once)
+        ended = batch.collect()
+        if ended and not keep_going:
+            _require_success(ended)
+        if not ended:
+            time.sleep(poll_s)
+    return batch.results
+
+
+def look_up(project_folder: Path, steps: Sequence[Step]) -> dict[str, Job]:
+    """Return the jobs that steps have had, by the steps' names; starts none.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        Each after those it needs.
+    """
     results: dict[str, dict[str, Any]] = {}
-    while waiting or running:
-        for step in list(_ready(waiting, results)):
-            if len(running) >= at_once:
-                break
-            waiting.remove(step)
-            params = step.params(results)
-            running[step.name] = _begin(project_folder, step, params, env=env, command=command)
-            tell(step.name, running[step.name].status())
-        for name, status in _ended(running):
-            del running[name]
-            tell(name, status)
-            results[name] = _result(name, status)
-        time.sleep(poll_s)
-    return results
-
-
-def _ready(steps: Sequence[Step], results: Results) -> Iterator[Step]:
-    return (step for step in steps if all(need in results for need in step.needs))
-
-
-def _begin(project_folder: Path, step: Step, params: dict[str, Any], **how: Any) -> Job:
-    for job in list_jobs(project_folder):
-        if job.spec.task == step.task and job.spec.params == params:
+    jobs: dict[str, Job] = {}
+    for step in steps:
+        folder = step.folder or project_folder
+        job = _find(folder, step, step.params(results)) if step.able(results) else None
+        if job:
+            jobs[step.name] = job
             status = job.status()
-            if status.resumable:
-                job.resume(**how)
-            elif status.state is State.PENDING and not job.launched:
-                job.start(**how)
-            return job
-    return submit(project_folder, step.task, params, step.name, **how)
+            if status.state is State.SUCCEEDED:
+                results[step.name] = status.result or {}
+    return jobs
 
 
-def _ended(running: Mapping[str, Job]) -> list[tuple[str, JobStatus]]:
-    statuses = [(name, job.status()) for name, job in running.items()]
-    return [(name, s) for name, s in statuses if s.final or s.state is State.LOST]
+@dataclass
+class _Batch:
+    folder: Path
+    waiting: list[Step]
+    retry: bool
+    how: dict[str, Any]
+    tell: Tell
+    running: dict[str, Job] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
+
+    def start(self, at_once: int) -> None:
+        """Begin steps whose time has come while there is room; drop those that never can."""
+        for step in list(self.waiting):
+            if len(self.running) >= at_once:
+                break
+            if not self.over.issuperset((*step.needs, *step.wants)):
+                continue
+            self.waiting.remove(step)
+            if step.able(self.results):
+                self._begin(step)
+            else:
+                self.over.add(step.name)
+
+    def _begin(self, step: Step) -> None:
+        params = step.params(self.results)
+        job = _begin(step.folder or self.folder, step, params, self.retry, self.how)
+        self.running[step.name] = job
+        status = job.status()
+        if not status.final:
+            self.tell(step.name, status)
+
+    def collect(self) -> dict[str, JobStatus]:
+        """Take the jobs that ended, and keep the results of those that succeeded."""
+        statuses = {name: job.status() for name, job in self.running.items()}
+        ended = {n: s for n, s in statuses.items() if s.final or s.state is State.LOST}
+        for name, status in ended.items():
+            del self.running[name]
+            self.over.add(name)
+            self.tell(name, status)
+            if status.state is State.SUCCEEDED:
+                self.results[name] = status.result or {}
+        return ended
 
 
-def _result(name: str, status: JobStatus) -> dict[str, Any]:
-    if status.state is not State.SUCCEEDED:
-        raise JobError(
-            f"{name} ended as {status.state}: {status.error or 'its worker is gone'}.",
-            "Mend the cause and run it again: what is done is kept.",
-        )
-    return status.result or {}
+def _begin(
+    folder: Path, step: Step, params: dict[str, Any], retry: bool, how: dict[str, Any]
+) -> Job:
+    job = _find(folder, step, params)
+    if job is None:
+        return submit(folder, step.task, params, step.name, **how)
+    status = job.status()
+    if status.resumable and (retry or status.state is not State.FAILED):
+        job.resume(**how)
+    elif status.state is State.PENDING and not job.launched:
+        job.start(**how)
+    return job
+
+
+def _find(folder: Path, step: Step, params: dict[str, Any]) -> Job | None:
+    """Return the job of a step: same task, and parameters that mean the same."""
+    jobs = (job for job in list_jobs(folder) if job.spec.task == step.task)
+    return next((job for job in jobs if step.same(job.spec.params, params)), None)
+
+
+def _require_success(ended: Mapping[str, JobStatus]) -> None:
+    for name, status in ended.items():
+        if status.state is not State.SUCCEEDED:
+            raise JobError(
+                f"{name} ended as {status.state}: {status.error or 'its worker is gone'}.",
+                "Mend the cause and run it again: what is done is kept.",
+            )

@@ -69,11 +69,12 @@ def sample_cases(
 ) -> tuple[SampleCase, ...]:
     """Return the cases of a sample: training first, a third of each part without a lesion.
 
-    A part of two cases or more has both kinds.
+    A spec's `lesion_free` is that share. A part of two cases or more has both kinds, unless the
+    share is 0 or 1.
     """
     spec = spec or PhantomSpec()
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
-    free = [*_third(train, rng), *_third(test, rng)]
+    free = [flag for part in (train, test) for flag in _free(part, spec.lesion_free, rng)]
     return tuple(
         SampleCase(
             f"synthetic_{i + 1:03d}", i >= train, (seed, i), replace(spec, lesion_free=float(f))
@@ -82,9 +83,11 @@ def sample_cases(
     )
 
 
-def _third(count: int, rng: np.random.Generator) -> list[bool]:
-    """Mark a third of `count` cases, at least one of two."""
-    chosen = max(round(count / 3), int(count > 1))
+def _free(count: int, share: float, rng: np.random.Generator) -> list[bool]:
+    """Mark a share of `count` cases, of two or more at least one and not all."""
+    chosen = round(count * share)
+    if count > 1 and 0 < share < 1:
+        chosen = min(max(chosen, 1), count - 1)
     return [bool(v) for v in rng.permutation(np.arange(count) < chosen)]
 
 

@@ -107,7 +107,13 @@ def test_an_interval_that_touches_zero_shows_nothing(low, high, reading):
 def test_draws():
     draws = over_draws([0.1, 0.3, -0.1])
     assert (draws.mean, draws.deviation) == (pytest.approx(0.1), pytest.approx(0.2))
-    assert (draws.count, draws.positive) == (3, 2)
-    assert np.isnan(over_draws([1.0]).deviation)
+    assert (draws.count, draws.positive, draws.negative) == (3, 2, 1)
+    half = 4.302653 * 0.2 / np.sqrt(3)  # Student's t, 2 degrees of freedom, 97.5 %
+    assert (draws.low, draws.high) == (pytest.approx(0.1 - half), pytest.approx(0.1 + half))
+    one = over_draws([1.0])
+    assert one.mean == 1
+    assert np.isnan([one.deviation, one.low, one.high]).all()
+    same = over_draws([0.5, 0.5])
+    assert (same.low, same.high) == (0.5, 0.5)
     with pytest.raises(InputError):
         over_draws([])

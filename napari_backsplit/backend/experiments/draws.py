@@ -1,0 +1,120 @@
+"""The draws of an experiment: a project each, made from the plan's data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.experiments.plan import (
+    ExperimentPlan,
+    LabelFolder,
+    OwnProject,
+    Synthetic,
+)
+from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.phantom import sample_project
+from napari_backsplit.backend.project import LabelMaps, Project, import_folder
+from napari_backsplit.backend.training.arms import arm_scheme
+
+DATA_FOLDER = "BACKSPLIT_TEST_DATA"
+DATA_FILE = "data.json"
+_MAKING = ".making-"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw of an experiment: its number and its project."""
+
+    seed: int
+    project: Path
+
+    def step(self, name: str) -> str:
+        """Return the name of one of the draw's steps among those of all draws."""
+        return f"draw {self.seed}: {name}"
+
+
+def draws_of(plan: ExperimentPlan, folder: Path) -> list[Draw]:
+    """Return the draws of an experiment and where their projects are or will be."""
+    data = plan.data
+    if isinstance(data, OwnProject):
+        return [Draw(seed, Path(data.folder)) for seed in data.draws]
+    return [Draw(seed, folder / f"draw-{seed}") for seed in data.draws]
+
+
+def require_same_data(plan: ExperimentPlan, folder: Path) -> None:
+    """Keep what the projects are made of; draws may be added, nothing else may change."""
+    own = {"folder"} if isinstance(plan.data, OwnProject) else set()
+    data = plan.data.model_dump(mode="json", exclude={"draws", *own})
+    file = folder / DATA_FILE
+    if not file.exists():
+        write_json(file, data)
+    elif read_json(file) != data:
+        raise InputError(
+            f"{folder} holds an experiment on other data.", "Choose another folder for this plan."
+        )
+
+
+def make_project(
+    plan: ExperimentPlan, draw: Draw, source: Path | None, say: Callable[[str], None]
+) -> None:
+    """Make a draw's project if it is missing, and keep its test set from now on."""
+    if not (draw.project / "project.json").is_file():
+        say(f"Making {draw.project.name}.")
+        _make(plan, draw, source)
+    with Project.open(draw.project, fall_back=True) as project:
+        _require_fit(plan, project)
+        if not project.read_only:
+            project.freeze_test(None if isinstance(plan.data, OwnProject) else plan.plan.folds)
+
+
+def _make(plan: ExperimentPlan, draw: Draw, source: Path | None) -> None:
+    """Make the project under another name, so that one that was broken off is not taken for it."""
+    parent = draw.project.parent
+    for torn in parent.glob(f"{_MAKING}*"):
+        shutil.rmtree(torn)
+    folder = Path(mkdtemp(prefix=_MAKING, dir=parent))
+    match plan.data:
+        case Synthetic() as data:
+            spec, supports = data.spec, data.supports
+            sample_project(folder, draw.seed, data.train, data.test, spec, supports).close()
+        case LabelFolder() as data:
+            _import(folder, plan.name, draw.seed, data, source or _test_data(data))
+        case OwnProject():
+            raise InputError(f"{draw.project} is no project.", "Name one that holds project.json.")
+    folder.rename(draw.project)
+
+
+def _import(folder: Path, name: str, seed: int, data: LabelFolder, source: Path) -> None:
+    labels = LabelMaps(source / "labels", data.pattern, data.ids)
+    with Project.create(
+        folder, name, [data.channel], data.targets, data.supports, seed=seed
+    ) as project:
+        import_folder(project, source / "images", data.pattern, [labels])
+        project.reserve_test(count=data.test)
+
+
+def _test_data(data: LabelFolder) -> Path:
+    folder = os.environ.get(DATA_FOLDER)
+    if not folder:
+        raise InputError(
+            f"The plan's data {data.folder!r} is not here.",
+            f"Name its folder with --data, or the one that holds it with {DATA_FOLDER}.",
+        )
+    return Path(folder) / data.folder
+
+
+def _require_fit(plan: ExperimentPlan, project: Project) -> None:
+    """Refuse a plan whose arms the project cannot train, before anything runs."""
+    if not project.test_cases():
+        raise InputError(
+            f"{project.folder.name} has no held-out case to compare the arms on.",
+            "Reserve some with: backsplit reserve",
+        )
+    cases = project.training_cases()
+    for arm in plan.study_arms(0):
+        arm_scheme(project, arm.run.arm, arm.run.supports, cases)
