@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from typing import Any
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.plan import (
@@ -23,7 +23,6 @@ from napari_backsplit.backend.training.arms import arm_scheme
 
 DATA_FOLDER = "BACKSPLIT_TEST_DATA"
 DATA_FILE = "data.json"
-_MAKING = ".making-"
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,26 @@ def draws_of(plan: ExperimentPlan, folder: Path) -> list[Draw]:
 
 
 def require_same_data(plan: ExperimentPlan, folder: Path) -> None:
-    """Keep what the projects are made of; draws may be added, nothing else may change."""
-    own = {"folder"} if isinstance(plan.data, OwnProject) else set()
-    data = plan.data.model_dump(mode="json", exclude={"draws", *own})
-    file = folder / DATA_FILE
+    """Keep what the projects are made of; draws may be added, nothing else may change.
+
+    Raises
+    ------
+    InputError
+        The folder's projects were made of something else.
+    """
+    if isinstance(plan.data, OwnProject):
+        return
+    file, data = folder / DATA_FILE, _without_draws(plan.data)
     if not file.exists():
         write_json(file, data)
-    elif read_json(file) != data:
+    elif _without_draws(type(plan.data).model_validate(read_json(file))) != data:
         raise InputError(
             f"{folder} holds an experiment on other data.", "Choose another folder for this plan."
         )
+
+
+def _without_draws(data: Synthetic | LabelFolder) -> dict[str, Any]:
+    return data.model_dump(mode="json", exclude={"draws"})
 
 
 def make_project(
@@ -74,10 +83,9 @@ def make_project(
 
 def _make(plan: ExperimentPlan, draw: Draw, source: Path | None) -> None:
     """Make the project under another name, so that one that was broken off is not taken for it."""
-    parent = draw.project.parent
-    for torn in parent.glob(f"{_MAKING}*"):
-        shutil.rmtree(torn)
-    folder = Path(mkdtemp(prefix=_MAKING, dir=parent))
+    folder = draw.project.with_name(f".making-{draw.project.name}")
+    if folder.exists():
+        shutil.rmtree(folder)
     match plan.data:
         case Synthetic() as data:
             spec, supports = data.spec, data.supports

@@ -53,11 +53,14 @@ class DrawResult:
         By the arms' names.
     summary : mapping or None
         The comparison's summary.json; None while there is none.
+    reason : str
+        Why there is none.
     """
 
     seed: int
     outcomes: Mapping[str, Outcome]
     summary: Mapping[str, Any] | None = None
+    reason: str = ""
 
 
 def draw_result(plan: ExperimentPlan, draw: Draw, statuses: Mapping[str, JobStatus]) -> DrawResult:
@@ -67,9 +70,21 @@ def draw_result(plan: ExperimentPlan, draw: Draw, statuses: Mapping[str, JobStat
         outcomes[arm.name] = _outcome(arm, draw, statuses, outcomes)
     compared = statuses.get(draw.step("compare"))
     if compared is None or compared.state is not State.SUCCEEDED:
-        return DrawResult(draw.seed, outcomes)
+        return DrawResult(draw.seed, outcomes, reason=_reason(plan, outcomes, compared))
     folder = (draw.project / str((compared.result or {})["report"])).parent
     return DrawResult(draw.seed, outcomes, read_json(folder / "summary.json"))
+
+
+def _reason(
+    plan: ExperimentPlan, outcomes: Mapping[str, Outcome], compared: JobStatus | None
+) -> str:
+    """Say why a draw has no comparison."""
+    if compared is not None:
+        return f"the comparison {_standing(compared).text}"
+    baseline = outcomes[plan.baseline]
+    if baseline.state != "done":
+        return f"{plan.baseline} {baseline.text}"
+    return "no other arm is done"
 
 
 def _outcome(
@@ -84,6 +99,8 @@ def _outcome(
         return _standing(trained)
     predicted = statuses.get(draw.step(f"predict {arm.name}"))
     state = Outcome("to do") if predicted is None else _standing(predicted)
+    if state.reason:
+        state = replace(state, reason=f"prediction: {state.reason}")
     return replace(state, hours=training_hours(trained))
 
 
@@ -97,12 +114,11 @@ def _standing(status: JobStatus) -> Outcome:
     if status.state is State.SUCCEEDED:
         return Outcome("done")
     if status.state is not State.FAILED:
-        resumable = status.resumable
-        return Outcome("broken off" if resumable else "running")
+        return Outcome("broken off" if status.resumable else "running")
     diverged = _DIVERGED.search(status.error)
     if diverged:
         return Outcome("diverged", f"epoch {diverged[1]}")
-    return Outcome("failed", status.error.rstrip("."))
+    return Outcome("failed", status.error.removeprefix("The task failed: ").rstrip("."))
 
 
 def training_hours(status: JobStatus) -> float:

@@ -127,7 +127,7 @@ class PlannedArm(_Frozen):
 
 
 class ExperimentPlan(_Frozen):
-    """An experiment; see the package's docstring for the file."""
+    """An experiment, as its TOML file holds it."""
 
     name: Word
     title: str

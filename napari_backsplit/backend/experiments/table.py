@@ -207,6 +207,7 @@ def plain_results(plan: ExperimentPlan, results: Sequence[DrawResult]) -> dict[s
             {
                 "draw": result.seed,
                 "compared": result.summary is not None,
+                "reason": result.reason,
                 "arms": {name: asdict(outcome) for name, outcome in result.outcomes.items()},
             }
             for result in results
@@ -427,7 +428,7 @@ def _outcome_notes(result: DrawResult) -> Iterator[str]:
         if outcome.state != "done":
             yield f"{arm}, draw {result.seed}: {outcome.text}."
     if result.summary is None:
-        yield f"Draw {result.seed} was not compared."
+        yield f"Draw {result.seed} was not compared: {result.reason}."
 
 
 def _figure_notes(figures: Figures, result: DrawResult) -> Iterator[str]:

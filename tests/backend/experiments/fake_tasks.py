@@ -1,0 +1,53 @@
+"""Tasks that act as trainings: imported by a job's own process only.
+
+A learning rate of 7 diverges, 8 fails, 9 waits until a file "go" lies in the project.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import write_json
+from napari_backsplit.backend.jobs import JobContext
+
+TASKS = {name: f"fake_tasks:{name}" for name in ("plan", "train", "predict", "compare")}
+
+
+def plan(context: JobContext) -> dict[str, Any]:
+    if context.params["plan"]["batch_size"] == 7:
+        raise InputError("The plan is bad.", "Mend it.")
+    return {}
+
+
+def train(context: JobContext) -> dict[str, Any]:
+    rate = context.params["run"]["initial_lr"]
+    if rate == 7 and not (context.project_folder / "mended").exists():
+        raise FloatingPointError("The loss became nan in epoch 3. Lower the learning rate.")
+    if rate == 8:
+        raise ValueError("a | bad value")
+    while rate == 9 and not (context.project_folder / "go").exists():
+        context.checkpoint()
+        time.sleep(0.02)
+    return {"model": f"jobs/{context.folder.name}/model"}
+
+
+def predict(context: JobContext) -> dict[str, Any]:
+    return {"predictions": f"jobs/{context.folder.name}/predictions"}
+
+
+def compare(context: JobContext) -> dict[str, Any]:
+    arms = context.params["arms"]
+    means = {"dice": 0.5}
+    entry = {"target": "lesion", "group": "lesion", "cases": 2, "missed": 0, "means": means}
+    content = {
+        "targets": ["lesion"],
+        "summaries": [{**entry, "arm": arm} for arm in arms],
+        "matched_sensitivity": [],
+        "controls": context.params["controls"],
+    }
+    report = Path("comparisons") / context.folder.name / "report.html"
+    write_json((context.project_folder / report).with_name("summary.json"), content)
+    return {"report": report.as_posix()}
