@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
+EXPERIMENTS := phantom
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: test demo soak experiments bench format clean help
@@ -31,7 +32,13 @@ soak: $(SETUP)
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST)
 
 experiments: $(SETUP)
-	$(BIN)/python scripts/experiments.py experiments
+	for plan in $(EXPERIMENTS); do \
+		$(BIN)/backsplit experiment $$plan --page docs/experiments/$$plan.md || exit 1; done
+ifdef BACKSPLIT_TEST_DATA
+	$(BIN)/backsplit experiment hippocampus --page docs/experiments/hippocampus.md
+else
+	@echo "BACKSPLIT_TEST_DATA is not set: the hippocampus is left out."
+endif
 
 bench: $(SETUP)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
