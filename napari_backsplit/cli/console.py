@@ -30,6 +30,11 @@ def say(text: str) -> None:
     out.print(escape(text), highlight=False, soft_wrap=True)
 
 
+def say_aside(text: str, style: str = "") -> None:
+    """Print a line beside the result, on standard error."""
+    err.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+
 def complain(problem: str, remedy: str = "") -> None:
     """Print an error and, where there is one, its remedy; brackets in paths stay as they are."""
     err.print(f"[red]Error:[/] {escape(problem)}", highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.training.spec import FINETUNE, MANY_SUPPORTS, PlanSpec, RunSpec
+from napari_backsplit.backend.training.spec import FINETUNE, PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 from napari_backsplit.cli.options import make_spec, pairs, with_spec
@@ -125,6 +125,20 @@ def train(
     _run(project, "train", {"run": spec.model_dump(mode="json")}, title, detach, as_json)
 
 
+def _supports_for(folder: Path) -> tuple[str, ...]:
+    """Choose the supports of a fine-tune from where the lesions lie, and say so."""
+    from napari_backsplit.backend.training.advice import choose_supports, places
+    from napari_backsplit.cli.console import say_aside
+    from napari_backsplit.cli.data import open_project
+
+    with open_project(folder, read_only=True) as project:
+        found = places(project, project.training_cases())
+    chosen = choose_supports(found)
+    held = ", ".join(f"{place.support} {place.holds:.0%}" for place in found)
+    say_aside(f"Supports: {', '.join(chosen)}. Lesions that lie in each: {held}.")
+    return chosen
+
+
 @app.command(rich_help_panel=TRAIN)
 @with_spec(RunSpec, skip=("baseline", "arm"), **FINETUNE)
 def finetune(
@@ -143,15 +157,15 @@ def finetune(
     A foreign model needs a plan set with its plans first: backsplit plan --adopt MODEL.
     """
     from napari_backsplit.backend.training.baseline import find_baseline
-    from napari_backsplit.cli.console import err
+    from napari_backsplit.backend.training.budget import trained_iterations, warnings
+    from napari_backsplit.cli.console import say_aside
 
     options = {**FINETUNE, **find_baseline(project, start), **options}
     spec = make_spec(RunSpec, options)
-    if len(spec.supports) > MANY_SUPPORTS:
-        err.print(
-            f"{len(spec.supports)} supports are many for a fine-tune; one to three work best.",
-            style="yellow",
-        )
+    if not spec.supports:
+        spec = spec.model_copy(update={"supports": _supports_for(project)})
+    for warning in warnings(spec, trained_iterations(project / str(spec.baseline))):
+        say_aside(warning, "yellow")
     _begin_training(project, spec)
     for arm in ("backsplit",) if no_control else ("backsplit", "binary"):
         run = spec.model_copy(update={"arm": arm, "supports": spec.supports})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from napari_backsplit.backend.errors import InputError
@@ -32,6 +33,7 @@ def split_head(
     old_labels: Mapping[str, int],
     new_labels: Mapping[str, int],
     offset: float | None = None,
+    noise: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return a state dict whose output layers, at every resolution, predict `new_labels`.
 
@@ -44,6 +46,9 @@ def split_head(
         Label name to id, both with "background"; rows are carried over by name.
     offset : float, optional
         Added to the background's bias for each new label; None: `default_offset`.
+    noise : float
+        Standard deviation of what is added to a new label's weights, in standard deviations of
+        the background's; drawn from torch's global generator.
 
     Raises
     ------
@@ -61,7 +66,9 @@ def split_head(
     source = [old_labels.get(name, old_labels["background"]) for name in _by_id(new_labels)]
     shifted = [index for index, name in enumerate(_by_id(new_labels)) if name in added]
     return {
-        key: _split(key, value, len(old_labels), source, shifted, shift) if HEAD in key else value
+        key: _split(key, value, len(old_labels), source, shifted, shift, noise)
+        if HEAD in key
+        else value
         for key, value in weights.items()
     }
 
@@ -71,7 +78,13 @@ def _by_id(labels: Mapping[str, int]) -> list[str]:
 
 
 def _split(
-    key: str, value: Tensor, classes: int, source: list[int], shifted: list[int], shift: float
+    key: str,
+    value: Tensor,
+    classes: int,
+    source: list[int],
+    shifted: list[int],
+    shift: float,
+    noise: float,
 ) -> Tensor:
     if value.shape[0] != classes:
         raise InputError(
@@ -81,4 +94,6 @@ def _split(
     grown = value[source].clone()
     if key.endswith("bias"):
         grown[shifted] += shift
+    elif noise:
+        grown[shifted] += noise * value[0].std() * torch.randn_like(grown[shifted])
     return grown

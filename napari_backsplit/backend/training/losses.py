@@ -149,15 +149,34 @@ class LabelSetDice(nn.Module):
 
 
 class LabelSetLoss(nn.Module):
-    """Dice + cross-entropy with weight 1 each, as nnU-Net's DC_and_CE_loss, over label sets."""
+    """Dice + cross-entropy with weight 1 each, as nnU-Net's DC_and_CE_loss, over label sets.
+
+    Parameters
+    ----------
+    table : Tensor
+        From `membership_table`.
+    batch_dice, class_weights
+        As for `LabelSetDice`.
+    background : sequence of int
+        Supports that are part of the background for this loss. With all of them it is the binary
+        loss of the targets, whatever the network's classes.
+    """
 
     table: Tensor
+    code: Tensor
 
     def __init__(
-        self, table: Tensor, batch_dice: bool, class_weights: Sequence[float] | None = None
+        self,
+        table: Tensor,
+        batch_dice: bool,
+        class_weights: Sequence[float] | None = None,
+        background: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        table, code = merge_into_background(table, background)
         self.register_buffer("table", table, persistent=False)
+        self.register_buffer("code", code, persistent=False)
+        self.recodes = bool((code != torch.arange(len(code))).any())
         self.dice = LabelSetDice(table, batch_dice, class_weights)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -171,11 +190,90 @@ class LabelSetLoss(nn.Module):
             (b, 1, ...) codes, any integer or float dtype of whole numbers.
         """
         codes = target[:, 0].long()
+        codes = self.code[codes] if self.recodes else codes
+        logits = logits.float()
         dice: Tensor = self.dice(logits, codes)
         return dice + label_set_cross_entropy(logits, codes, self.table)
 
 
-def dice_weights(targets: int, supports: int, target_share: float | None) -> list[float] | None:
+class StagedLoss(nn.Module):
+    """A `LabelSetLoss` whose supports join one after the other and may lose weight.
+
+    The loss is w L + (1 - w) L0: L with the joined supports as classes and the others in the
+    background, L0 with all of them in the background, which is the targets' binary loss.
+
+    Parameters
+    ----------
+    table : Tensor
+        From `membership_table`.
+    batch_dice : bool
+        As for `LabelSetDice`.
+    targets : int
+        Number of targets, classes 1..targets; the classes after them are supports.
+    target_share : float or None
+        As for `dice_weights`.
+    """
+
+    def __init__(
+        self, table: Tensor, batch_dice: bool, targets: int, target_share: float | None
+    ) -> None:
+        super().__init__()
+        self.supports = table.shape[1] - 1 - targets
+        self.losses = nn.ModuleList(
+            LabelSetLoss(
+                table,
+                batch_dice,
+                dice_weights(targets, joined, target_share, self.supports - joined),
+                range(1 + targets + joined, table.shape[1]),
+            )
+            for joined in range(self.supports + 1)
+        )
+        self.joined, self.weight = self.supports, 1.0
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss; shapes as in `LabelSetLoss`."""
+        loss: Tensor = self.losses[self.joined](logits, target)
+        if self.weight == 1 or not self.joined:
+            return loss
+        binary: Tensor = self.losses[0](logits, target)
+        return self.weight * loss + (1 - self.weight) * binary
+
+
+def merge_into_background(table: Tensor, supports: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Make supports part of the background: a voxel of either may be any of them.
+
+    Parameters
+    ----------
+    table : Tensor
+        From `membership_table`, (codes, K).
+    supports : sequence of int
+        Classes.
+
+    Returns
+    -------
+    table : Tensor
+        The new table, whose first K rows are the single classes.
+    code : Tensor
+        int64, (codes,): the code of the new table for each of the old one.
+    """
+    classes = table.shape[1]
+    merged = [0, *supports]
+    rows = table.clone()
+    rows[(table[:, merged]).any(1)] |= torch.zeros(classes, dtype=torch.bool).index_fill(
+        0, torch.tensor(merged), True
+    )
+    known = list(torch.eye(classes, dtype=torch.bool))
+    code = []
+    for row in rows:
+        match = [index for index, other in enumerate(known) if bool((row == other).all())]
+        code += match or [len(known)]
+        known += [] if match else [row]
+    return torch.stack(known), torch.tensor(code)
+
+
+def dice_weights(
+    targets: int, supports: int, target_share: float | None, left_out: int = 0
+) -> list[float] | None:
     """Return the weight of each foreground class in the Dice term.
 
     Parameters
@@ -185,7 +283,13 @@ def dice_weights(targets: int, supports: int, target_share: float | None) -> lis
     target_share : float or None
         The targets' share of the term, 0..1; None: a plain mean over classes, as in nnU-Net and
         the BackSplit paper, in which the targets' share falls to targets / (K - 1).
+    left_out : int
+        How many classes after these have no weight.
     """
     if target_share is None or not supports:
-        return None
-    return [target_share / targets] * targets + [(1 - target_share) / supports] * supports
+        target_share = targets / (targets + supports)
+        if not left_out:
+            return None
+    weights = [target_share / targets] * targets
+    weights += [(1 - target_share) / supports] * supports if supports else []
+    return weights + [0.0] * left_out

@@ -80,7 +80,16 @@ class RunSpec(_Frozen):
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum 0.99, as nnU-Net, or AdamW, which needs fewer iterations."""
     initial_lr: Annotated[float, Field(gt=0)] = 1e-2
-    """Learning rate at the start; it decays as (1 - epoch / epochs) ** 0.9."""
+    """Learning rate at the start of the schedule."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    """Decay of the learning rate over the t epochs after the warm-up: (1 - epoch / t) ** 0.9, as
+    nnU-Net; (1 + cos(pi epoch / t)) / 2; or none."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """First epochs, in which the learning rate rises linearly."""
+    head_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of the output layers, as a multiple of the others'."""
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)] = 0
+    """First epochs, in which the encoder stays as it is."""
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
     """Weight decay of the optimiser."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
@@ -90,7 +99,14 @@ class RunSpec(_Frozen):
     target_oversampling: Annotated[float, Field(ge=0, le=1)] = 0.33
     """Share of each batch's patches, rounded up, that is centred on a target voxel."""
     target_dice_share: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the Dice term that belongs to the targets; None: a mean over all classes."""
+    """Share of the Dice term that belongs to the targets (1: supports enter by cross-entropy
+    alone); None: a mean over all classes, as nnU-Net and the BackSplit paper."""
+    curriculum_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs after which one support more joins, in their order of priority; until then it is part
+    of the background. 0: all from the start."""
+    final_support_weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Weight of the loss over supports in the last epoch; it falls linearly from 1, and the rest
+    goes to the same loss with the supports as part of the background."""
     seed: int = 0
     """Seed of weights, patches and augmentation (exactly repeatable on a CPU with 0 workers)."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -99,6 +115,9 @@ class RunSpec(_Frozen):
     """CPU threads of torch."""
     device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
     """Where to train: cpu, mps, cuda or cuda:N."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the convolutions on a CPU; bfloat16 is about twice as fast where the CPU has
+    AMX. CUDA trains in mixed precision, as nnU-Net."""
     compile: bool = False
     """Compile the network (CUDA only): pays for long trainings."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
@@ -107,8 +126,15 @@ class RunSpec(_Frozen):
     """Model folder to start from, relative to the project; None: from scratch."""
     baseline_checkpoint: str = "checkpoint_final.pth"
     """Checkpoint of the baseline."""
+    head: Literal["split", "random"] = "split"
+    """Output layers of a fine-tune: the baseline's, split (its target is kept), or new ones at
+    random, as nnU-Net starts from pretrained weights."""
     split_offset: float | None = None
     """Bias offset of new supports in the head split; None: -5 - ln n."""
+    split_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Noise on the weights of new supports in the head split, as a multiple of the standard
+    deviation of the background's. Without it all begin as the background's copies, and nothing
+    tells the layers below which is which until they have drifted apart."""
     label_mapping: dict[str, str] = {}
     """Label names of the baseline -> target names of the project."""
 
@@ -116,6 +142,11 @@ class RunSpec(_Frozen):
     def _check(self) -> RunSpec:
         if len(set(self.supports)) != len(self.supports):
             raise ValueError(f"supports {self.supports} name one structure twice")
+        for name in ("warmup_epochs", "freeze_encoder_epochs", "curriculum_epochs"):
+            if getattr(self, name) >= self.epochs and getattr(self, name):
+                raise ValueError(
+                    f"{name} {getattr(self, name)} leaves nothing of {self.epochs} epochs"
+                )
         return self
 
 

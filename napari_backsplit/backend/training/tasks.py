@@ -253,7 +253,7 @@ def _start(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec, latest
 
 def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec) -> None:
     from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
-    from napari_backsplit.backend.training.head_split import split_head
+    from napari_backsplit.backend.training.head_split import HEAD, split_head
 
     model = ModelFolder.open(
         context.path(str(spec.baseline)), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
@@ -262,7 +262,12 @@ def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec
     old = renamed_labels(model.labels, trainer.dataset_json["backsplit"]["targets"], spec)
     new = trainer.dataset_json["labels"]
     weights = load_checkpoint(checkpoint, state=False)["network_weights"]
-    trainer.start_from(split_head(weights, old, new, spec.split_offset))
+    if spec.head == "random":
+        fresh = trainer.network.state_dict()
+        weights = {key: fresh[key] if HEAD in key else value for key, value in weights.items()}
+    else:
+        weights = split_head(weights, old, new, spec.split_offset, spec.split_noise)
+    trainer.start_from(weights)
     added = len(new) - len(old)
     if added > MANY_SUPPORTS:
         text = f"{added} new supports: with many, a short fine-tune may not beat its baseline."

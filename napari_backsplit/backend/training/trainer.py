@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import atomic_path
-from napari_backsplit.backend.training.losses import (
-    LabelSetLoss,
-    dice_weights,
-    membership_table,
+from napari_backsplit.backend.training.head_split import HEAD
+from napari_backsplit.backend.training.losses import StagedLoss, membership_table
+from napari_backsplit.backend.training.schedule import (
+    joined_supports,
+    lr_factor,
+    support_weight,
 )
 from napari_backsplit.backend.training.spec import RunSpec
 
@@ -120,17 +121,30 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
     # ------------------------------------------------------------------ what is trained
 
     def _build_loss(self) -> torch.nn.Module:
-        classes = self.label_manager.num_segmentation_heads
-        targets = len(self.targets)
-        weights = dice_weights(targets, classes - 1 - targets, self.run.spec.target_dice_share)
-        table = membership_table(classes, self.label_sets)
-        loss = LabelSetLoss(table, self.configuration_manager.batch_dice, weights).to(self.device)
+        table = membership_table(self.label_manager.num_segmentation_heads, self.label_sets)
+        loss = self.staged_loss = StagedLoss(
+            table,
+            self.configuration_manager.batch_dice,
+            len(self.targets),
+            self.run.spec.target_dice_share,
+        ).to(self.device)
+        self._require_all_to_join(loss.supports)
         if not self.enable_deep_supervision:
             return loss
         scales = np.array([1 / 2**i for i in range(len(self._get_deep_supervision_scales()))])
         scales[-1] = 0 if len(scales) > 1 else 1
         wrapped: torch.nn.Module = DeepSupervisionWrapper(loss, scales / scales.sum())
         return wrapped
+
+    def _require_all_to_join(self, supports: int) -> None:
+        spec = self.run.spec
+        joined = joined_supports(spec, spec.epochs - 1, supports)
+        if joined < supports:
+            raise InputError(
+                f"With {spec.curriculum_epochs} epochs between two supports only {joined} of "
+                f"{supports} join within {spec.epochs} epochs.",
+                "Lower --curriculum-epochs, or train longer.",
+            )
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
@@ -142,14 +156,22 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         return pipeline
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        """Return the spec's optimiser and nnU-Net's polynomial decay."""
-        if self.run.spec.optimiser == "sgd":
-            optimizer, schedule = super().configure_optimizers()
-            return optimizer, schedule
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
-        )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        """Return the spec's optimiser and schedule; the output layers may learn at another rate."""
+        spec = self.run.spec
+        groups = [{"params": list(self.network.parameters())}]
+        if spec.head_lr_factor != 1:
+            named = list(self.network.named_parameters())
+            groups = [
+                {"params": [value for name, value in named if (HEAD in name) == head]}
+                for head in (False, True)
+            ]
+        lr, decay = spec.initial_lr, spec.weight_decay
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr, weight_decay=decay)
+        if spec.optimiser == "sgd":
+            optimizer = torch.optim.SGD(
+                groups, lr, weight_decay=decay, momentum=0.99, nesterov=True
+            )
+        return optimizer, _Schedule(optimizer, spec)
 
     def _do_i_compile(self) -> bool:
         return self.run.spec.compile and self.device.type == "cuda" and os.name != "nt"
@@ -160,7 +182,8 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         """Train on a batch, unless the job is to stop or to wait."""
         self.run.check()
         self._report_progress()
-        step: dict[str, Any] = super().train_step(batch)
+        with self._precision():
+            step: dict[str, Any] = super().train_step(batch)
         if not np.isfinite(step["loss"]):
             raise FloatingPointError(
                 f"The loss became {step['loss']} in epoch {self.current_epoch + 1}. "
@@ -169,30 +192,34 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         self._iteration += 1
         return step
 
+    def _precision(self) -> torch.autocast:
+        bfloat16 = self.device.type == "cpu" and self.run.spec.precision == "bfloat16"
+        return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Count the targets' voxels of a batch; supports do not enter the selection."""
+        """Count the foreground classes' voxels of a batch, where they are known."""
         self.run.check()
         data = batch["data"].to(self.device, non_blocking=True)
         target = batch["target"]
         levels = target if isinstance(target, list) else [target]
         levels = [level.to(self.device, non_blocking=True) for level in levels]
-        with torch.autocast("cuda", enabled=self.device.type == "cuda"):
+        with self._precision(), torch.autocast("cuda", enabled=self.device.type == "cuda"):
             output = self.network(data)
             loss = self.loss(output, levels if isinstance(target, list) else levels[0])
         logits = output[0] if isinstance(output, list | tuple) else output
-        counts = target_counts(logits, levels[0][:, 0], self.targets)
+        counts = class_counts(logits, levels[0][:, 0], self.label_sets)
         return {"loss": loss.detach().cpu().numpy(), **counts}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """Log the pooled Dice of the targets; their mean selects the best checkpoint."""
+        """Log the pooled Dice of each class; the targets' mean selects the best checkpoint."""
         tp, fp, fn = (sum(step[key] for step in val_outputs) for key in ("tp", "fp", "fn"))
         voxels = 2 * tp + fp + fn
         dice = [2 * t / v if v else float("nan") for t, v in zip(tp, voxels, strict=True)]
-        defined = [value for value in dice if np.isfinite(value)]
-        mean = float(np.mean(defined)) if defined else 0.0
+        targets = [dice[target - 1] for target in self.targets]
+        defined = [value for value in targets if np.isfinite(value)]
         loss = float(np.mean([step["loss"] for step in val_outputs]))
         for name, value in (
-            ("mean_fg_dice", mean),
+            ("mean_fg_dice", float(np.mean(defined)) if defined else 0.0),
             ("dice_per_class_or_region", dice),
             ("val_losses", loss),
         ):
@@ -214,6 +241,12 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
     def on_train_epoch_start(self) -> None:
         """Seed the epoch by its number, so that a resumed run goes on as if never stopped."""
         seed_everything(self.run.spec.seed, self.current_epoch)
+        epoch, spec = self.current_epoch, self.run.spec
+        self.staged_loss.joined = joined_supports(spec, epoch, self.staged_loss.supports)
+        self.staged_loss.weight = support_weight(spec, epoch)
+        if spec.freeze_encoder_epochs:
+            network = getattr(self.network, "_orig_mod", self.network)
+            network.encoder.requires_grad_(epoch >= spec.freeze_encoder_epochs)
         super().on_train_epoch_start()
 
     def on_validation_epoch_start(self) -> None:
@@ -232,6 +265,10 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
             ("learning rate", "lrs"),
         ):
             self.run.metric(name, epoch, float(self.logger.get_value(key, step=-1)))
+        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
+        for name, label in self.dataset_json["labels"].items():
+            if label not in (0, *self.targets):
+                self.run.metric(f"Dice of {name}", epoch, float(dice[label - 1]))
         ema = self.logger.get_value("ema_fg_dice", step=-1)
         if self._best_ema is None or ema > self._best_ema:
             self._best_ema = ema
@@ -341,8 +378,10 @@ def seed_everything(seed: int, stream: int) -> None:
     random.seed(int(state[2]))
 
 
-def target_counts(logits: Tensor, codes: Tensor, targets: list[int]) -> dict[str, Any]:
-    """Count true positive, false positive and false negative voxels per target.
+def class_counts(
+    logits: Tensor, codes: Tensor, label_sets: Sequence[Sequence[int]] = ()
+) -> dict[str, Any]:
+    """Count true positive, false positive and false negative voxels of each foreground class.
 
     Parameters
     ----------
@@ -350,21 +389,39 @@ def target_counts(logits: Tensor, codes: Tensor, targets: list[int]) -> dict[str
         (b, K, ...); the prediction is the argmax.
     codes : Tensor
         (b, ...) reference codes.
-    targets : list of int
+    label_sets : sequence of sequences of int
+        Classes of code K, K + 1, ...; a class is not counted in voxels that may hold it.
 
     Returns
     -------
     dict
-        tp, fp, fn: int64 arrays (len(targets),).
+        tp, fp, fn: int64 arrays (K - 1,).
     """
+    classes = logits.shape[1]
     prediction = logits.argmax(1)
-    pairs = [(prediction == target, codes == target) for target in targets]
-    masks = {
-        "tp": [found & true for found, true in pairs],
-        "fp": [found & ~true for found, true in pairs],
-        "fn": [~found & true for found, true in pairs],
-    }
-    return {key: np.array([int(mask.sum()) for mask in each]) for key, each in masks.items()}
+    counts: dict[str, list[int]] = {"tp": [], "fp": [], "fn": []}
+    for label in range(1, classes):
+        unknown = [classes + n for n, members in enumerate(label_sets) if label in members]
+        known = ~torch.isin(codes, codes.new_tensor(unknown)) if unknown else True
+        found, true = (prediction == label) & known, codes == label
+        counts["tp"].append(int((found & true).sum()))
+        counts["fp"].append(int((found & ~true).sum()))
+        counts["fn"].append(int((~found & true).sum()))
+    return {key: np.array(values) for key, values in counts.items()}
+
+
+class _Schedule:
+    """Sets the learning rate of an epoch; nnU-Net calls `step` when the epoch starts."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, spec: RunSpec) -> None:
+        self.optimizer, self.spec = optimizer, spec
+
+    def step(self, epoch: int) -> None:
+        lr = self.spec.initial_lr * lr_factor(self.spec, epoch)
+        body, *heads = self.optimizer.param_groups
+        body["lr"] = lr
+        for group in heads:
+            group["lr"] = lr * self.spec.head_lr_factor
 
 
 def _size(value: Any) -> int:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
@@ -23,7 +26,7 @@ from napari_backsplit.backend.training.trainer import (
     LATEST,
     BackSplitTrainer,
     Run,
-    target_counts,
+    class_counts,
     trainer_for,
 )
 from tests.backend.training.conftest import RUN
@@ -53,6 +56,10 @@ def start(
     return make
 
 
+def _spec(**changes: Any) -> RunSpec:
+    return RunSpec.model_validate(RUN.model_dump() | changes)
+
+
 class Stopped(Exception):
     pass
 
@@ -73,14 +80,37 @@ def _weights(trainer: BackSplitTrainer) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["network_weights"]
 
 
-def test_a_resumed_run_ends_with_the_same_weights(start: Callable[..., BackSplitTrainer]) -> None:
-    whole = start(folder="whole")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(RUN, id="as by default"),
+        pytest.param(
+            _spec(
+                schedule="cosine",
+                warmup_epochs=1,
+                head_lr_factor=3,
+                freeze_encoder_epochs=2,
+                curriculum_epochs=1,
+                final_support_weight=0.5,
+                precision="bfloat16",
+            ),
+            id="amid each schedule",
+        ),
+        pytest.param(
+            _spec(optimiser="adamw", freeze_encoder_epochs=1), id="AdamW, as the encoder thaws"
+        ),
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_weights(
+    start: Callable[..., BackSplitTrainer], spec: RunSpec
+) -> None:
+    whole = start(spec, folder="whole")
     whole.run_training()
 
-    broken = start(folder="broken", check=_stop_after(9))  # in the second epoch
+    broken = start(spec, folder="broken", check=_stop_after(9))  # in the second epoch
     with pytest.raises(Stopped):
         broken.run_training()
-    again = start(folder="broken")
+    again = start(spec, folder="broken")
     again.resume(load_checkpoint(Path(again.output_folder) / LATEST))
     assert again.current_epoch == 1
     again.run_training()
@@ -91,18 +121,23 @@ def test_a_resumed_run_ends_with_the_same_weights(start: Callable[..., BackSplit
 
 
 def test_figures_and_progress_are_reported(start: Callable[..., BackSplitTrainer]) -> None:
-    figures: list[tuple[str, int]] = []
+    figures: dict[str, dict[int, float]] = {}
     progress: list[tuple[int, int]] = []
     run = start(
-        metric=lambda name, epoch, value: figures.append((name, epoch)),
+        metric=lambda name, epoch, value: figures.setdefault(name, {}).update({epoch: value}),
         progress=lambda done, total, text: progress.append((done, total)),
     )
     run.run_training()
 
-    assert [epoch for name, epoch in figures if name == "target Dice"] == [0, 1, 2]
-    assert {name for name, _ in figures} == {
+    supports = {f"Dice of {name}" for name in run.dataset_json["backsplit"]["supports"]}
+    assert "Dice of kidney" in supports
+    assert figures.keys() == supports | {
         "training loss", "validation loss", "target Dice", "learning rate",
     }  # fmt: skip
+    assert all(list(values) == [0, 1, 2] for values in figures.values())
+    assert [figures["learning rate"][epoch] for epoch in range(3)] == [
+        0.01 * (1 - epoch / 3) ** 0.9 for epoch in range(3)
+    ]
     assert progress[-1] == (12, 12)
 
 
@@ -173,14 +208,177 @@ def test_every_arm_draws_the_same_patches(start: Callable[..., BackSplitTrainer]
             assert torch.equal(ours == 1, theirs == 1)
 
 
-def test_target_counts_by_hand() -> None:
-    logits = torch.zeros(1, 3, 1, 1, 4)
-    for voxel, label in enumerate((1, 1, 2, 0)):
-        logits[0, label, 0, 0, voxel] = 1
-    codes = torch.tensor([[[[1, 0, 1, 4]]]])  # 4: a set code
+def test_class_counts_by_hand() -> None:
+    found = [1, 1, 2, 0, 2, 3, 3, 2, 1]
+    codes = [1, 0, 1, 4, 4, 4, 5, 5, 3]  # 4: background or 2; 5: background or 2 or 3
+    logits = torch.nn.functional.one_hot(torch.tensor([[found]]), 4).movedim(-1, 1).float()
 
-    counts = target_counts(logits, codes, [1, 2])
+    counts = class_counts(logits, torch.tensor([[codes]]), [[0, 2], [0, 2, 3]])
 
-    np.testing.assert_array_equal(counts["tp"], [1, 0])
-    np.testing.assert_array_equal(counts["fp"], [1, 1])
-    np.testing.assert_array_equal(counts["fn"], [1, 0])
+    np.testing.assert_array_equal(counts["tp"], [1, 0, 0])
+    np.testing.assert_array_equal(counts["fp"], [2, 1, 1])
+    np.testing.assert_array_equal(counts["fn"], [1, 0, 1])
+
+
+def test_supports_are_reported_and_do_not_select(start: Callable[..., BackSplitTrainer]) -> None:
+    run = start()
+    supports = len(run.dataset_json["labels"]) - 2
+    step = {
+        "tp": np.array([1] + [5] * supports),
+        "fp": np.array([1] + [0] * supports),
+        "fn": np.array([0] + [0] * supports),
+        "loss": np.array(0.0),
+    }
+    last = {**step, "tp": np.array([2] + [0] * supports), "fn": np.array([1] + [0] * supports)}
+
+    run.on_validation_epoch_end([step, last])
+
+    assert run.logger.get_value("mean_fg_dice", -1) == pytest.approx(2 * 3 / (2 * 3 + 2 + 1))
+    dice = run.logger.get_value("dice_per_class_or_region", -1)
+    assert dice == pytest.approx([2 * 3 / (2 * 3 + 2 + 1)] + [1] * supports)
+
+
+# ---------------------------------------------------------------------- as nnU-Net by default
+
+
+def _outputs(
+    run: BackSplitTrainer, sizes: Sequence[int]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return random logits and fully labelled codes at some resolutions."""
+    classes = len(run.dataset_json["labels"])
+    logits = [torch.randn(2, classes, n, n, n, requires_grad=True) for n in sizes]
+    return logits, [torch.randint(0, classes, (2, 1, n, n, n)) for n in sizes]
+
+
+def test_the_default_optimiser_is_nnunets(start: Callable[..., BackSplitTrainer]) -> None:
+    run = start()
+    theirs = SimpleNamespace(
+        network=copy.deepcopy(run.network),
+        initial_lr=RUN.initial_lr,
+        weight_decay=RUN.weight_decay,
+        num_epochs=RUN.epochs,
+    )
+    theirs.optimizer, schedule = nnUNetTrainer.configure_optimizers(theirs)
+    for epoch in range(RUN.epochs):
+        run.lr_scheduler.step(epoch)
+        schedule.step(epoch)
+        for _ in range(2):
+            pairs = zip(run.network.parameters(), theirs.network.parameters(), strict=True)
+            for ours, other in pairs:
+                ours.grad = torch.randn(ours.shape)
+                other.grad = ours.grad.clone()
+            run.optimizer.step()
+            theirs.optimizer.step()
+    other = theirs.network.state_dict()
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_the_default_loss_is_nnunets(start: Callable[..., BackSplitTrainer]) -> None:
+    run = start()
+    run._get_deep_supervision_scales = lambda: [[1] * 3, [0.5] * 3, [0.25] * 3]
+    outputs, targets = _outputs(run, (8, 4, 2))
+
+    values = [
+        loss(outputs, targets) for loss in (run._build_loss(), nnUNetTrainer._build_loss(run))
+    ]
+
+    torch.testing.assert_close(*values)
+    ours, theirs = (torch.autograd.grad(value, outputs[:2]) for value in values)
+    torch.testing.assert_close(ours, theirs)
+
+
+# ---------------------------------------------------------------------- what the options change
+
+
+def _step(run: BackSplitTrainer, epoch: int = 0) -> float:
+    """Train one batch of an epoch."""
+    if epoch == 0:
+        run.on_train_start()
+        run.on_epoch_start()
+    run.current_epoch = epoch
+    run.on_train_epoch_start()
+    return float(run.train_step(next(run.dataloader_train))["loss"])
+
+
+def _state(run: BackSplitTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.network.named_parameters()}
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_the_output_layers_learn_at_their_own_rate(
+    start: Callable[..., BackSplitTrainer], optimiser: str
+) -> None:
+    moves = {}
+    for factor in (1, 4):
+        run = start(_spec(head_lr_factor=factor, optimiser=optimiser, weight_decay=0))
+        before = _state(run)
+        _step(run)
+        moves[factor] = {name: value - before[name] for name, value in _state(run).items()}
+    heads = [name for name in moves[1] if "seg_layers" in name]
+    assert len(heads) == 2 * len(run.network.decoder.seg_layers)
+    for name, move in moves[1].items():
+        factor = 4 if name in heads else 1
+        torch.testing.assert_close(moves[4][name], factor * move, rtol=1e-3, atol=1e-6)
+    assert any(move.abs().max() > 1e-4 for name, move in moves[1].items() if name in heads)
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_then_learns(
+    start: Callable[..., BackSplitTrainer],
+) -> None:
+    run = start(_spec(freeze_encoder_epochs=2))
+    states = [_state(run)]
+    for epoch in range(3):
+        _step(run, epoch)
+        states.append(_state(run))
+    names = [name for name in states[0] if name.startswith("encoder.")]
+    assert names
+    for frozen in (1, 2):
+        assert all(torch.equal(states[frozen][name], states[0][name]) for name in names)
+    assert not any(torch.equal(states[3][n], states[0][n]) for n in names if n.endswith("weight"))
+    rest = [name for name in states[0] if name not in names and "seg_layers" not in name]
+    assert not all(torch.equal(states[1][name], states[0][name]) for name in rest)
+
+
+def test_a_support_joins_in_its_epoch_in_the_order_of_priority(
+    start: Callable[..., BackSplitTrainer],
+) -> None:
+    run = start(_spec(epochs=9, curriculum_epochs=2, final_support_weight=0.5))
+    classes = len(run.dataset_json["labels"])
+    (outputs, (target,)) = _outputs(run, [8])
+    run.on_train_start()
+    run.on_epoch_start()
+    for epoch in range(0, 9, 2):
+        run.current_epoch = epoch
+        run.on_train_epoch_start()
+        loss = run.loss(outputs, [target])
+        for support in range(2, classes):
+            unseen = run.loss(outputs, [torch.where(target == support, 0, target)])
+            joined = support - 2 <= epoch // 2
+            assert bool(unseen != loss) is joined, (epoch, support)
+        assert run.staged_loss.weight == pytest.approx(1 - 0.5 * epoch / 8)
+
+
+def test_bfloat16_gives_about_the_same_loss_and_float32_weights(
+    start: Callable[..., BackSplitTrainer],
+) -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        run = start(_spec(precision=precision))
+        kinds = []
+        head = run.network.decoder.seg_layers[-1]
+        head.register_forward_hook(lambda module, given, out, kinds=kinds: kinds.append(out.dtype))
+        losses[precision] = _step(run)
+        validation = run.validation_step(next(run.dataloader_val))
+        assert kinds == [getattr(torch, precision)] * 2
+        assert np.isfinite(validation["loss"])
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+
+    path = Path(run.output_folder) / LATEST
+    run.save_checkpoint(str(path))
+    checkpoint = load_checkpoint(path)
+    kept = checkpoint["network_weights"].values()
+    assert {value.dtype for value in kept} == {torch.float32}
+    states = checkpoint["optimizer_state"]["state"].values()
+    assert {state["momentum_buffer"].dtype for state in states} == {torch.float32}

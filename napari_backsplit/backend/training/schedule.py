@@ -1,0 +1,29 @@
+"""What changes from epoch to epoch: learning rate, supports that have joined, and their weight."""
+
+from __future__ import annotations
+
+from math import cos, pi
+
+from napari_backsplit.backend.training.spec import RunSpec
+
+
+def lr_factor(spec: RunSpec, epoch: int) -> float:
+    """Return the multiple of the initial learning rate that epoch 0, 1, ... trains with."""
+    if epoch < spec.warmup_epochs:
+        return (epoch + 1) / (spec.warmup_epochs + 1)
+    done = (epoch - spec.warmup_epochs) / (spec.epochs - spec.warmup_epochs)
+    decays = {"poly": (1 - done) ** 0.9, "cosine": (1 + cos(pi * done)) / 2, "constant": 1.0}
+    return float(decays[spec.schedule])
+
+
+def joined_supports(spec: RunSpec, epoch: int, supports: int) -> int:
+    """Return how many of the supports, in their order, are classes of their own in an epoch."""
+    if not spec.curriculum_epochs:
+        return supports
+    return min(supports, 1 + epoch // spec.curriculum_epochs)
+
+
+def support_weight(spec: RunSpec, epoch: int) -> float:
+    """Return the weight of the loss over supports in an epoch, 1 at first."""
+    done = epoch / max(spec.epochs - 1, 1)
+    return 1 - done * (1 - spec.final_support_weight)
