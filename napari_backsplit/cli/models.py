@@ -127,15 +127,18 @@ def train(
 
 def _supports_for(folder: Path) -> tuple[str, ...]:
     """Choose the supports of a fine-tune from where the lesions lie, and say so."""
-    from napari_backsplit.backend.training.advice import choose_supports, places
+    from napari_backsplit.backend.training.advice import choose_supports, enough_cases, places
     from napari_backsplit.cli.console import say_aside
     from napari_backsplit.cli.data import open_project
 
     with open_project(folder, read_only=True) as project:
-        found = places(project, project.training_cases())
+        known = project.training_cases()
+        cases = enough_cases(known)
+        found = places(project, cases)
     chosen = choose_supports(found)
     held = ", ".join(f"{place.support} {place.holds:.0%}" for place in found)
-    say_aside(f"Supports: {', '.join(chosen)}. Lesions that lie in each: {held}.")
+    seen = f" ({len(cases)} of {len(known)} cases)" if len(cases) < len(known) else ""
+    say_aside(f"Supports: {', '.join(chosen)}. Lesions that lie in each: {held}{seen}.")
     return chosen
 
 

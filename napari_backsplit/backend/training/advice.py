@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.fusion.checks import components
+from napari_backsplit.backend.fusion.fuse import Box
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS
+from napari_backsplit.backend.volume import read_mask
 
 HOLDS = 0.25
-"""Share of a lesion and its shell that the organ around it has at least: half of a lesion that
+"""Share of a lesion, or of its shell, that the organ around it has at least: half of a lesion that
 bulges out of the organ's surface is outside."""
 
 FREQUENT = 0.2
 """Share of the lesions that a support must hold to be chosen."""
+
+ENOUGH_CASES = 40
+"""Cases that tell where the lesions lie; a mask of a whole-body CT takes about a second to read."""
 
 Mask = NDArray[np.bool_]
 
@@ -31,9 +38,9 @@ class Place:
     ----------
     support : str
     holds : float
-        Share of the lesions, 0..1, that lie in it: of all supports it has most of the lesion and
-        of the shell one voxel around it, and `HOLDS` at least. So an organ's mask may contain its
-        lesions or leave them out.
+        Share of the lesions, 0..1, that lie in it: of all supports it has most of the lesion or
+        of the shell one voxel around it, whichever is more, and `HOLDS` at least. So an organ's
+        mask may contain its lesions or leave them out, whatever their size.
     touches : float
         Share of the lesions that meet it or are one voxel away.
     false_positives : int
@@ -51,6 +58,10 @@ def places(
 ) -> list[Place]:
     """Return where the lesions of some cases lie, the support that holds most first.
 
+    A support of which no case has a mask is left out; of two that are equal, the first in the
+    project's order comes first. Masks are read one at a time, and a case's supports only where it
+    has something to place.
+
     Parameters
     ----------
     project : Project
@@ -63,19 +74,17 @@ def places(
     held, touched, false = Counter[str](), Counter[str](), Counter[str]()
     lesions = 0
     for case in cases:
-        masks = project.masks(case)
-        organs = {name: masks[name] for name in supports if name in masks}
-        lesion = _union(masks[name] for name in project.schema.target_names if name in masks)
-        for covered in _covers(lesion, organs):
-            lesions += 1
+        true, wrong = _parts_of(project, case, (predicted or {}).get(case))
+        covers = _covers(_masks(project, case, supports), [*true, *wrong])
+        lesions += len(true)
+        for covered in covers[: len(true)]:
             held.update(_holder(covered))
             touched.update(name for name, share in covered.items() if share)
-        if predicted and case in predicted:
-            wrong = _without(predicted[case], lesion)
-            false.update(name for covered in _covers(wrong, organs) for name in _holder(covered))
+        false.update(name for covered in covers[len(true) :] for name in _holder(covered))
     found = [
         Place(name, held[name] / max(lesions, 1), touched[name] / max(lesions, 1), false[name])
         for name in supports
+        if any(project.mask_path(case, name) for case in cases)
     ]
     return sorted(found, key=lambda place: (-place.holds, -place.touches))
 
@@ -83,38 +92,87 @@ def places(
 def choose_supports(found: Sequence[Place]) -> tuple[str, ...]:
     """Return the supports that hold the lesions; where none does, those they touch most.
 
-    At most `MANY_SUPPORTS`, and one at least.
+    At most `MANY_SUPPORTS`, and one at least: where the lesions touch none, the first ones.
+
+    Raises
+    ------
+    InputError
+        There is none to choose from.
     """
+    if not found:
+        raise InputError(
+            "No training case has the mask of a support.", "Import or click a support first."
+        )
     holding = [place.support for place in found if place.holds >= FREQUENT]
-    return tuple((holding or [place.support for place in found])[:MANY_SUPPORTS])
+    nearest = sorted(found, key=lambda place: -place.touches)
+    touching = [place.support for place in nearest if place.touches]
+    return tuple((holding or touching or [place.support for place in found])[:MANY_SUPPORTS])
 
 
-def _union(masks: Iterator[Mask]) -> Mask:
-    return np.asarray(np.logical_or.reduce(list(masks)))
+def enough_cases(cases: Sequence[str]) -> tuple[str, ...]:
+    """Return some of the cases, `ENOUGH_CASES` at most, evenly spread over their order."""
+    step = max(1, -(-len(cases) // ENOUGH_CASES))
+    return tuple(cases[::step])
 
 
-def _covers(mask: Mask, organs: Mapping[str, Mask]) -> Iterator[dict[str, float]]:
-    """Yield for each component which share of it and its shell each organ has."""
-    cube = np.ones((3,) * mask.ndim, bool)
-    components, _ = ndimage.label(mask, cube)
-    for number, box in enumerate(ndimage.find_objects(components), start=1):
-        wide = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-        region = ndimage.binary_dilation(components[wide] == number, cube)
-        yield {
-            name: float((organ[wide] & region).sum() / region.sum())
-            for name, organ in organs.items()
-        }
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A component: it and its shell, one voxel around it, bool (z, y, x) in a box of the image."""
+
+    box: Box
+    inside: Mask
+    shell: Mask
+
+    def share(self, organ: Mask) -> float:
+        """Return which share of it, or of its shell where that is more, an organ has."""
+        here = organ[self.box]
+        return max(_share(here, self.inside), _share(here, self.shell))
+
+
+def _share(organ: Mask, region: Mask) -> float:
+    return float((organ & region).sum() / max(region.sum(), 1))
+
+
+def _masks(project: Project, case: str, names: Iterable[str]) -> Iterator[tuple[str, Mask]]:
+    """Yield those masks that a case has, each read when it is asked for."""
+    for name in names:
+        path = project.mask_path(case, name)
+        if path is not None:
+            yield name, read_mask(path, project.geometry(case)).array
+
+
+def _parts(mask: Mask) -> list[_Part]:
+    parts = []
+    for component, box in components(mask):
+        sides = list(zip(box, mask.shape, strict=True))
+        room = [(int(side.start > 0), int(side.stop < size)) for side, size in sides]
+        z, y, x = (slice(s.start - b, s.stop + a) for s, (b, a) in zip(box, room, strict=True))
+        inside = np.pad(component, room)
+        grown = ndimage.binary_dilation(inside, np.ones((3, 3, 3), bool))
+        parts.append(_Part((z, y, x), inside, grown & ~inside))
+    return parts
+
+
+def _parts_of(
+    project: Project, case: str, predicted: Mask | None
+) -> tuple[list[_Part], list[_Part]]:
+    """Return a case's lesions, and the predicted components that meet none."""
+    lesion = np.zeros(project.geometry(case).shape, bool)
+    for _, mask in _masks(project, case, project.schema.target_names):
+        lesion |= mask
+    found = [] if predicted is None else _parts(predicted)
+    return _parts(lesion), [part for part in found if not (part.inside & lesion[part.box]).any()]
+
+
+def _covers(organs: Iterable[tuple[str, Mask]], parts: Sequence[_Part]) -> list[dict[str, float]]:
+    """Return for each part which share of it each organ has; no organ is read for no part."""
+    covers: list[dict[str, float]] = [{} for _ in parts]
+    for name, organ in organs if parts else ():
+        for part, covered in zip(parts, covers, strict=True):
+            covered[name] = part.share(organ)
+    return covers
 
 
 def _holder(covered: Mapping[str, float]) -> list[str]:
     most = max(covered, key=lambda name: covered[name], default=None)
     return [most] if most is not None and covered[most] >= HOLDS else []
-
-
-def _without(predicted: Mask, lesion: Mask) -> Mask:
-    """Return the components of a prediction that meet no lesion."""
-    components, count = ndimage.label(predicted, np.ones((3,) * predicted.ndim, bool))
-    kept = np.ones(count + 1, bool)
-    kept[np.unique(components[lesion])] = False
-    kept[0] = False
-    return np.asarray(kept[components])

@@ -94,6 +94,6 @@ def _split(
     grown = value[source].clone()
     if key.endswith("bias"):
         grown[shifted] += shift
-    elif noise:
+    elif noise and value[0].numel() > 1:
         grown[shifted] += noise * value[0].std() * torch.randn_like(grown[shifted])
     return grown

@@ -263,8 +263,8 @@ def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec
     new = trainer.dataset_json["labels"]
     weights = load_checkpoint(checkpoint, state=False)["network_weights"]
     if spec.head == "random":
-        fresh = trainer.network.state_dict()
-        weights = {key: fresh[key] if HEAD in key else value for key, value in weights.items()}
+        fresh = getattr(trainer.network, "_orig_mod", trainer.network).state_dict()
+        weights = {**weights, **{key: value for key, value in fresh.items() if HEAD in key}}
     else:
         weights = split_head(weights, old, new, spec.split_offset, spec.split_noise)
     trainer.start_from(weights)
