@@ -21,6 +21,9 @@ HOLDS = 0.25
 """Share of a lesion, or of its shell, that the organ around it has at least: half of a lesion that
 bulges out of the organ's surface is outside."""
 
+FREQUENT = 0.2
+"""Share of the lesions that a support must hold to be chosen."""
+
 ENOUGH_CASES = 40
 """Cases that tell where the lesions lie; a mask of a whole-body CT takes about a second to read."""
 
@@ -55,9 +58,6 @@ def places(
 ) -> list[Place]:
     """Return where the lesions of some cases lie, the support that holds most first.
 
-    Of supports that hold as many, the one that touches more comes first, then the one with more
-    false positives.
-
     A support of which no case has a mask is left out; of two that are equal, the first in the
     project's order comes first. Masks are read one at a time, and a case's supports only where it
     has something to place.
@@ -86,14 +86,13 @@ def places(
         for name in supports
         if any(project.mask_path(case, name) for case in cases)
     ]
-    return sorted(found, key=lambda p: (-p.holds, -p.touches, -p.false_positives))
+    return sorted(found, key=lambda place: (-place.holds, -place.touches))
 
 
 def choose_supports(found: Sequence[Place]) -> tuple[str, ...]:
-    """Return the supports to fine-tune with, `MANY_SUPPORTS` at most.
+    """Return the supports that hold the lesions; where none does, those they touch most.
 
-    First those that hold the lesions, then their neighbours, then those with false positives: the
-    order of the BackSplit paper's App. B.
+    At most `MANY_SUPPORTS`, and one at least: where the lesions touch none, the first ones.
 
     Raises
     ------
@@ -104,7 +103,10 @@ def choose_supports(found: Sequence[Place]) -> tuple[str, ...]:
         raise InputError(
             "No training case has the mask of a support.", "Import or click a support first."
         )
-    return tuple(place.support for place in found[:MANY_SUPPORTS])
+    holding = [place.support for place in found if place.holds >= FREQUENT]
+    nearest = sorted(found, key=lambda place: -place.touches)
+    touching = [place.support for place in nearest if place.touches]
+    return tuple((holding or touching or [place.support for place in found])[:MANY_SUPPORTS])
 
 
 def enough_cases(cases: Sequence[str]) -> tuple[str, ...]:

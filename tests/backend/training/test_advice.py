@@ -17,6 +17,7 @@ from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training import advice
 from napari_backsplit.backend.training.advice import (
     ENOUGH_CASES,
+    FREQUENT,
     HOLDS,
     Place,
     choose_supports,
@@ -222,23 +223,18 @@ def test_false_positives_are_placed_and_found_lesions_are_not(make: Make) -> Non
 # ---------------------------------------------------------------------- the choice
 
 
-def test_not_too_many_are_chosen_and_the_first_of_the_order() -> None:
-    many = [Place(f"organ{index}", 0.0, 0.0) for index in range(MANY_SUPPORTS + 2)]
+def test_frequent_supports_are_chosen_in_their_order_and_not_too_many() -> None:
+    many = [Place(f"organ{index}", FREQUENT, 1.0) for index in range(MANY_SUPPORTS + 2)]
+    rare = Place("rare", FREQUENT / 2, 1.0)
+    assert choose_supports([many[0], rare]) == ("organ0",)
     assert choose_supports(many) == tuple(place.support for place in many[:MANY_SUPPORTS])
-    assert choose_supports(many[:1]) == ("organ0",)
 
 
-def test_false_positives_decide_between_supports_without_lesions(make: Make) -> None:
-    project = make({"lesion": OUTSIDE, "kidney": KIDNEY, "liver": LIVER})
-    (case,) = project.case_ids()
-    assert list(found(project)) == ["kidney", "liver"]
-    assert list(found(project, {case: IN_LIVER})) == ["liver", "kidney"]
-
-
-def test_lesions_come_before_false_positives(make: Make) -> None:
-    project = make({"lesion": IN_KIDNEY, "kidney": KIDNEY, "liver": LIVER})
-    (case,) = project.case_ids()
-    assert list(found(project, {case: IN_LIVER})) == ["kidney", "liver"]
+def test_where_none_holds_them_the_most_touched_are_chosen() -> None:
+    rare, beside = Place("rare", FREQUENT / 2, FREQUENT / 2), Place("beside", 0.0, 0.9)
+    far = Place("far", 0.0, 0.0)
+    assert choose_supports([rare, beside, far]) == ("beside", "rare")
+    assert choose_supports([far]) == ("far",)
 
 
 def test_nothing_to_choose_from_is_said_with_its_remedy() -> None:
