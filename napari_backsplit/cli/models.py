@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.training.spec import FINETUNE, PlanSpec, RunSpec
+from napari_backsplit.backend.training.spec import FINETUNE, LEARNING, PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 from napari_backsplit.cli.options import make_spec, pairs, with_spec
@@ -33,19 +33,32 @@ StartOption = Annotated[
 def _run(
     project: Path, task: str, params: dict[str, Any], title: str, detach: bool, as_json: bool
 ) -> dict[str, Any]:
+    """Run a job, or start it, and show what it gave; return its result."""
+    from napari_backsplit.cli.console import show
+
+    done = _job(project, task, params, title, detach, quiet=as_json)
+    if as_json:
+        show(done, as_json)
+    return {} if detach else done
+
+
+def _job(
+    project: Path, task: str, params: dict[str, Any], title: str, detach: bool, quiet: bool
+) -> dict[str, Any]:
+    """Run a job, or start it, and return its number and result; say how it goes unless `quiet`."""
     from napari_backsplit.backend.jobs import submit
-    from napari_backsplit.cli.console import follow_job, say, show
+    from napari_backsplit.cli.console import follow_job, say
 
     require_project(project)
     job = submit(project, task, params, title)
+    tell = (lambda text: None) if quiet else say
     if detach:
-        show({"job": job.id}, as_json, [f"Started {job.id}: {title}."])
-        return {}
-    if not as_json:
-        say(f"{job.id}: {title}")
-    result = follow_job(job, quiet=as_json).result or {}
-    show({"job": job.id, **result}, as_json, [_outcome(job.id, result)])
-    return result
+        tell(f"Started {job.id}: {title}.")
+        return {"job": job.id}
+    tell(f"{job.id}: {title}")
+    result = follow_job(job, quiet=quiet).result or {}
+    tell(_outcome(job.id, result))
+    return {"job": job.id, **result}
 
 
 def _outcome(job: str, result: dict[str, Any]) -> str:
@@ -143,7 +156,13 @@ def _supports_for(folder: Path) -> tuple[str, ...]:
 
 
 @app.command(rich_help_panel=TRAIN)
-@with_spec(RunSpec, skip=("baseline", "arm"), **FINETUNE)
+@with_spec(
+    RunSpec,
+    skip=("baseline", "arm"),
+    **FINETUNE,
+    **dict.fromkeys(LEARNING, "the baseline's"),
+    supports="the organs that hold the lesions",
+)
 def finetune(
     *,
     start: FromOption,
@@ -159,21 +178,25 @@ def finetune(
 
     A foreign model needs a plan set with its plans first: backsplit plan --adopt MODEL.
     """
-    from napari_backsplit.backend.training.baseline import find_baseline
+    from napari_backsplit.backend.training.baseline import find_baseline, learning_of
     from napari_backsplit.backend.training.budget import trained_iterations, warnings
-    from napari_backsplit.cli.console import say_aside
+    from napari_backsplit.cli.console import say_aside, show
 
-    options = {**FINETUNE, **find_baseline(project, start), **options}
+    found = find_baseline(project, start)
+    options = {**FINETUNE, **found, **learning_of(project, found["baseline"]), **options}
     spec = make_spec(RunSpec, options)
     if not spec.supports:
         spec = spec.model_copy(update={"supports": _supports_for(project)})
     for warning in warnings(spec, trained_iterations(project / str(spec.baseline))):
         say_aside(warning, "yellow")
     _begin_training(project, spec)
+    titles = {"backsplit": "fine-tune with supports", "binary": "the same extra binary epochs"}
+    done = {}
     for arm in ("backsplit",) if no_control else ("backsplit", "binary"):
-        run = spec.model_copy(update={"arm": arm, "supports": spec.supports})
-        title = "fine-tune with supports" if arm == "backsplit" else "the same extra binary epochs"
-        _run(project, "train", {"run": run.model_dump(mode="json")}, title, detach, as_json)
+        params = {"run": spec.model_copy(update={"arm": arm}).model_dump(mode="json")}
+        done[arm] = _job(project, "train", params, titles[arm], detach, quiet=as_json)
+    if as_json:
+        show(done, as_json)
 
 
 @app.command(rich_help_panel=COMPARE)

@@ -26,11 +26,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The parameters of every job that would have been started."""
     params: list[dict[str, Any]] = []
 
-    def run(project: Path, task: str, asked: dict[str, Any], *_: Any) -> dict[str, Any]:
+    def job(project: Path, task: str, asked: dict[str, Any], *_: Any, **how: Any) -> dict[str, Any]:
         params.append(asked)
         return {}
 
-    monkeypatch.setattr(models, "_run", run)
+    monkeypatch.setattr(models, "_job", job)
     monkeypatch.setattr(models, "_begin_training", lambda project, spec: None)
     monkeypatch.setattr(jobs, "find_job", lambda p, n, task: SimpleNamespace(id=f"000{n}-predict"))
     return params
@@ -51,12 +51,14 @@ def test_a_control_that_is_no_arm_is_refused(asked: list[dict[str, Any]]) -> Non
 
 
 BASELINE = {"baseline": "jobs/0002-train/model", "plan_set": "own", "fold": 0}
+LEARNT = {"optimiser": "adamw", "initial_lr": 3e-3, "weight_decay": 0.01}
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> int:
     """Every model that is started from was trained for this many batches."""
     monkeypatch.setattr(baseline, "find_baseline", lambda folder, model: BASELINE)
+    monkeypatch.setattr(baseline, "learning_of", lambda folder, model: LEARNT)
     monkeypatch.setattr(budget, "trained_iterations", lambda folder: 1)
     return 1
 
@@ -72,8 +74,18 @@ def test_what_is_said_wins_over_what_the_baseline_says(
         ("backsplit", 1),
         ("binary", 1),
     ]
-    tuned = FINETUNE["initial_lr"]
-    assert [spec.initial_lr for spec in specs] == [RunSpec().initial_lr, tuned, tuned]
+
+
+def test_a_fine_tune_learns_as_its_baseline_did_unless_said_otherwise(
+    asked: list[dict[str, Any]], trained: int, tmp_path: Path
+) -> None:
+    command = ["finetune", "--from", "2", "--supports", "kidney", "-p", str(tmp_path)]
+    runner.invoke(app, command)
+    runner.invoke(app, [*command, "--initial-lr", "1e-4", "--target-dice-share", "0.9"])
+    default, _, said, _ = (RunSpec.model_validate(each["run"]) for each in asked)
+    assert (default.optimiser, default.initial_lr, default.weight_decay) == ("adamw", 3e-3, 0.01)
+    assert default.target_dice_share == FINETUNE["target_dice_share"]
+    assert (said.optimiser, said.initial_lr, said.target_dice_share) == ("adamw", 1e-4, 0.9)
 
 
 # ---------------------------------------------------------------------- fine-tunes
@@ -216,22 +228,14 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return titles
 
 
-def _documents(text: str) -> list[Any]:
-    found, decoder = [], json.JSONDecoder()
-    while text := text.strip():
-        document, end = decoder.raw_decode(text)
-        found.append(document)
-        text = text[end:]
-    return found
-
-
 def test_json_stays_json_beside_choice_and_warning(
     submitted: list[str], trained: int, make: Make
 ) -> None:
     folder = make(MASKS)
     alone = _finetune(folder, "--json", "--no-control", epochs=1)
-    assert json.loads(alone.stdout) == {"job": "0001-train", "model": "jobs/x/model"}
+    assert json.loads(alone.stdout) == {"backsplit": {"job": "0001-train", "model": "jobs/x/model"}}
     assert "Supports: kidney." in alone.stderr
     assert "--epochs" in alone.stderr
     both = _finetune(folder, "--json", epochs=1)
-    assert [each["job"] for each in _documents(both.stdout)] == ["0002-train", "0003-train"]
+    jobs = {arm: done["job"] for arm, done in json.loads(both.stdout).items()}
+    assert jobs == {"backsplit": "0002-train", "binary": "0003-train"}

@@ -12,6 +12,7 @@ from napari_backsplit.backend.files import link_or_copy, read_json
 from napari_backsplit.backend.jobs import list_jobs
 from napari_backsplit.backend.prediction.archive import unpack_zip
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.training.spec import LEARNING
 
 ADOPTED = "baselines"
 KEPT = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -93,6 +94,20 @@ def find_baseline(project_folder: Path, model: str) -> dict[str, Any]:
         "plan_set": _plan_set_of(project_folder, baseline),
         "fold": int(fold) if fold.isdigit() else fold,
     }
+
+
+def learning_of(project_folder: Path, baseline: str) -> dict[str, Any]:
+    """Return how a model was trained, for a fine-tune to learn the same way.
+
+    Empty for a foreign model, which is taken to be trained by nnU-Net's defaults: a run's too.
+
+    Parameters
+    ----------
+    baseline : str
+        Model folder, relative to the project.
+    """
+    run = ModelFolder.open(project_folder / baseline).card.get("run") or {}
+    return {key: run[key] for key in LEARNING if key in run}
 
 
 def adopt_model(project_folder: Path, path: Path) -> str:
