@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_backsplit.backend.training.spec import FINETUNE as RECIPE
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption
@@ -25,7 +26,9 @@ SCRATCH = RunSpec(
     initial_lr=3e-3,
     weight_decay=1e-2,
 )
-FINETUNE = SCRATCH.model_copy(update={"epochs": 6, "initial_lr": 3e-4})
+FINETUNE = SCRATCH.model_copy(
+    update={"supports": ("kidney",), "target_dice_share": RECIPE["target_dice_share"]}
+)
 PREDICTION = {"probabilities": True, "mirroring": False}
 BASELINE, CONTROL = "binary", "binary, longer"
 
@@ -91,6 +94,6 @@ def _announcement(folder: Path, train: int, test: int) -> list[str]:
     return [
         f"SYNTHETIC cases in {folder}: {train} to train on, {test} held out.",
         f"Network: U-Net {features}, patch {patch}, batch {PLAN.batch_size}. From scratch "
-        f"{scratch} iterations, fine-tuned {tuned}; {SCRATCH.optimiser}, learning rate "
-        f"{SCRATCH.initial_lr:g} and {FINETUNE.initial_lr:g}.",
+        f"{scratch} iterations, fine-tuned {tuned} with {', '.join(FINETUNE.supports)}; "
+        f"{SCRATCH.optimiser}, learning rate {SCRATCH.initial_lr:g}.",
     ]

@@ -15,6 +15,9 @@ from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
 
+LEARNT = 0.5
+"""Dice on validation patches from which a support counts as learnt."""
+
 if TYPE_CHECKING:
     from napari_backsplit.backend.training.prepare import PlanSet
     from napari_backsplit.backend.training.trainer import BackSplitTrainer
@@ -70,6 +73,8 @@ def run_train(context: JobContext) -> dict[str, Any]:
         context.report(Phase(name="train"))
         trainer.run_training()
         _record_figures(model, trainer)
+        if spec.arm == "backsplit":
+            _name_unlearnt(context, trainer)
     return {"model": f"jobs/{context.folder.name}/model"}
 
 
@@ -116,6 +121,21 @@ def _record_figures(model: Path, trainer: BackSplitTrainer) -> None:
     text = f"{dice:.3f} (patches of the validation cases, last epoch)"
     dataset_json["backsplit"]["figures"] = {"Dice of the targets": text}
     write_json(model / "dataset.json", dataset_json)
+
+
+def _name_unlearnt(context: JobContext, trainer: BackSplitTrainer) -> None:
+    """Warn of supports that the network did not learn: those cannot have helped."""
+    dice = trainer.logger.get_value("dice_per_class_or_region", step=-1)
+    scheme = trainer.dataset_json["backsplit"]
+    labels = {name: trainer.dataset_json["labels"][name] for name in scheme["supports"]}
+    figures = {name: float(dice[label - 1]) for name, label in labels.items()}
+    unlearnt = [f"{name} {value:.2f}" for name, value in figures.items() if value < LEARNT]
+    if unlearnt:
+        text = (
+            f"Hardly learnt (Dice on validation patches): {', '.join(unlearnt)}. Supports help "
+            "once they are learnt: train longer, or at a higher learning rate."
+        )
+        context.report(Note(level="warning", text=text))
 
 
 def run_export(context: JobContext) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from napari_backsplit.backend.files import link_or_copy, read_json, write_json
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training import baseline, tasks
-from napari_backsplit.backend.training.baseline import adopt_model, find_baseline, model_path
+from napari_backsplit.backend.training.baseline import (
+    adopt_model,
+    find_baseline,
+    learning_of,
+    model_path,
+)
 from napari_backsplit.backend.training.prepare import make_plan_set
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 from napari_backsplit.backend.training.tasks import renamed_labels
@@ -146,3 +151,11 @@ def test_labels_follow_names_or_the_only_pair() -> None:
         renamed_labels({**LABELS, "ignore": 2}, ["lesion"], RunSpec())
     with pytest.raises(InputError, match="regions"):
         renamed_labels({"background": 0, "whole": [1, 2]}, ["lesion"], RunSpec())
+
+
+def test_a_fine_tune_takes_over_how_its_baseline_learnt(foreign: Path, sample: Path) -> None:
+    run = RunSpec(optimiser="adamw", initial_lr=3e-3, weight_decay=0.01).model_dump(mode="json")
+    tiny_model.write_model(sample / "jobs/0002-train/model", backsplit={"run": run})
+    learnt = {"optimiser": "adamw", "initial_lr": 3e-3, "weight_decay": 0.01}
+    assert learning_of(sample, "jobs/0002-train/model") == learnt
+    assert learning_of(sample, adopt_model(sample, foreign)) == {}, "nnU-Net's own, as a run's"
