@@ -110,5 +110,5 @@ def test_the_built_in_plans(plan: Any) -> None:
 
 def test_the_phantom_begins_as_the_demo() -> None:
     plan = read_plan("phantom")
-    assert plan.study_arms(5)[:4] == demo_arms(5)
+    assert plan.study_arms(5)[:2] == demo_arms(5)[:2]
     assert (plan.plan, plan.prediction) == (PLAN, PREDICTION)
