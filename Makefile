@@ -2,7 +2,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
-EXPERIMENTS := phantom
+EXPERIMENTS := phantom finetune-choice finetune
+ON_DATA := hippocampus finetune-hippocampus
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: test demo soak experiments bench format clean help
@@ -31,14 +32,11 @@ demo: $(SETUP)
 soak: $(SETUP)
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST)
 
+# The page of a plan is named by its first word.
 experiments: $(SETUP)
-	for plan in $(EXPERIMENTS); do \
-		$(BIN)/backsplit experiment $$plan --page docs/experiments/$$plan.md || exit 1; done
-ifdef BACKSPLIT_TEST_DATA
-	$(BIN)/backsplit experiment hippocampus --page docs/experiments/hippocampus.md
-else
-	@echo "BACKSPLIT_TEST_DATA is not set: the hippocampus is left out."
-endif
+	for plan in $(EXPERIMENTS) $(if $(BACKSPLIT_TEST_DATA),$(ON_DATA)); do \
+		$(BIN)/backsplit experiment $$plan --page docs/experiments/$${plan%%-*}.md || exit 1; done
+	@$(if $(BACKSPLIT_TEST_DATA),,echo "BACKSPLIT_TEST_DATA is not set: left out $(ON_DATA).")
 
 bench: $(SETUP)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

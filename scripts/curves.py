@@ -52,7 +52,8 @@ def main() -> None:
         title, _, job = run.rpartition("=")
         draw(axes, title, curves(given.project / "jobs" / job))
     panels[0].set_ylabel("Dice, validation patches")
-    panels[-1].legend(loc="lower right", frameon=False)
+    most = max(panels, key=lambda axes: len(axes.lines))
+    most.legend(loc="center right", frameon=False)
     figure.savefig(given.out, dpi=110)
 
 

@@ -1,6 +1,6 @@
 """What pulls on a network that is fine-tuned: the gradient of each class, on training patches.
 
-    python scripts/gradients.py PROJECT JOB [--checkpoint checkpoint_final.pth] [--batches 20]
+    python scripts/gradients.py PROJECT JOB [--checkpoint checkpoint_final.pth] [--batches 60]
 
 JOB is a finished fine-tune, as 0004-train. Without a checkpoint the state is its start, the split
 baseline. A row of the table is one class's part of the loss: the norm of its mean gradient in the
@@ -25,7 +25,12 @@ from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
 from napari_backsplit.backend.training import nnunet
 from napari_backsplit.backend.training.head_split import HEAD, split_head
 from napari_backsplit.backend.training.spec import RunSpec
-from napari_backsplit.backend.training.trainer import BackSplitTrainer, Run, trainer_for
+from napari_backsplit.backend.training.trainer import (
+    BackSplitTrainer,
+    Run,
+    seed_everything,
+    trainer_for,
+)
 
 Term = tuple[str, str]  # part of the loss, class
 
@@ -89,10 +94,11 @@ def main() -> None:
     parser.add_argument("project", type=Path)
     parser.add_argument("job")
     parser.add_argument("--checkpoint")
-    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--batches", type=int, default=60)
     given = parser.parse_args()
     trainer = open_run(given.project.resolve(), given.job, given.checkpoint)
     trainer.on_train_start()
+    seed_everything(0, 0)
     weights, biases = mean_gradients(trainer, given.batches)
     targets = trainer.dataset_json["backsplit"]["targets"]
     target = sum((flat for (_, name), flat in weights.items() if name in targets), torch.zeros(()))

@@ -124,13 +124,12 @@ def _expectation(expected: Forecast) -> str:
 def _run(
     plan: ExperimentPlan, folder: Path, how: dict[str, Any], page: Path | None, as_json: bool
 ) -> None:
-    from napari_backsplit.backend.experiments.page import require_marks
-    from napari_backsplit.backend.experiments.report import write_results
+    from napari_backsplit.backend.experiments.report import around_tables, write_results
     from napari_backsplit.backend.experiments.runner import jobs_of, run_experiment
     from napari_backsplit.cli.console import say, show, teller
 
     if page is not None:
-        require_marks(page, plan.name)
+        around_tables(page, plan.name)
     say_if = (lambda text: None) if as_json else say
     try:
         results = run_experiment(plan, folder, tell=teller(as_json), say=say_if, **how)
@@ -147,7 +146,8 @@ def _run(
 
 
 def _show_results(plan: ExperimentPlan, results: list[DrawResult]) -> None:
-    from napari_backsplit.backend.experiments.table import notes, tables
+    from napari_backsplit.backend.experiments.outcomes import FAILED
+    from napari_backsplit.backend.experiments.tables import notes, tables
     from napari_backsplit.cli.console import say, table
 
     for one in tables(plan, results, brief=True):
@@ -156,7 +156,8 @@ def _show_results(plan: ExperimentPlan, results: list[DrawResult]) -> None:
     say("")
     for line in notes(plan, results):
         say(line)
-    if any(o.state in ("failed", "diverged") for r in results for o in r.outcomes.values()):
+    failed = any(o.state in FAILED for r in results for o in r.outcomes.values())
+    if failed or any("failed" in result.reason for result in results):
         say("What failed is run again with --retry.")
 
 

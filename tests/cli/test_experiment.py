@@ -151,6 +151,7 @@ ERRORS = {
     ("mine.toml", "--draws", "1,1"): "draw 1 is named twice",
     ("mine.toml", "--project", "nowhere"): "nowhere is no project",
     ("mine.toml", "--data", "."): "takes no --data",
+    ("mine.toml", "--page", "."): "cannot be read",
     ("mine.toml", "--page", "mine.toml"): "no place for the tables of 'mine'",
 }
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.plan import (
     ExperimentPlan,
@@ -56,12 +58,21 @@ def require_same_data(plan: ExperimentPlan, folder: Path) -> None:
     if isinstance(plan.data, OwnProject):
         return
     file, data = folder / DATA_FILE, _without_draws(plan.data)
-    if not file.exists():
+    made = file.exists() and any(folder.glob("draw-*/project.json"))
+    if not made:
         write_json(file, data)
-    elif _without_draws(type(plan.data).model_validate(read_json(file))) != data:
+    elif _stored(file, type(plan.data)) != data:
         raise InputError(
             f"{folder} holds an experiment on other data.", "Choose another folder for this plan."
         )
+
+
+def _stored(file: Path, kind: type[Synthetic | LabelFolder]) -> dict[str, Any] | None:
+    """Return what data.json holds, a field that it lacks by its default; None of another kind."""
+    try:
+        return _without_draws(kind.model_validate(read_json(file)))
+    except ValidationError:
+        return None
 
 
 def _without_draws(data: Synthetic | LabelFolder) -> dict[str, Any]:
@@ -102,7 +113,10 @@ def _import(folder: Path, name: str, seed: int, data: LabelFolder, source: Path)
     with Project.create(
         folder, name, [data.channel], data.targets, data.supports, seed=seed
     ) as project:
-        import_folder(project, source / "images", data.pattern, [labels])
+        report = import_folder(project, source / "images", data.pattern, [labels])
+        if report.errors:
+            text = "; ".join(f"{e.source.name}: {e.message}" for e in report.errors[:3])
+            raise InputError(f"{len(report.errors)} file(s) cannot be used: {text}.", "Mend them.")
         project.reserve_test(count=data.test)
 
 

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
 
-from napari_backsplit.backend.experiments.draws import Draw, draws_of
-from napari_backsplit.backend.experiments.outcomes import DrawResult, Outcome
+from napari_backsplit.backend.experiments.outcomes import FAILED, DrawResult, Outcome
 from napari_backsplit.backend.experiments.plan import ExperimentPlan
 from napari_backsplit.backend.jobs import Job
-
-OVER = ("done", "failed", "diverged", "not run")
 
 
 @dataclass(frozen=True)
@@ -73,20 +70,18 @@ def forecast(
         As for `run_experiment`.
     """
     runs = tuple(_runs(plan, results))
-    over = ("done",) if retry else OVER
+    over = ("done",) if retry else ("done", *FAILED)
     to_do = [run for run in runs if run.outcome.state not in over]
     trained = [run for run in runs if isfinite(run.outcome.hours)]
     left = sum(run.iterations for run in to_do if not isfinite(run.outcome.hours))
-    hours, batches = (sum(values) for values in _columns(trained))
-    size_gb = sum(_size_gb(plan, draw, jobs) for draw in draws_of(plan, folder.resolve()))
-    return Forecast(
-        runs,
-        len(to_do),
-        left,
-        left * hours / batches / at_once if trained else nan,
-        len(to_do) * size_gb / len(trained) if trained else nan,
-        shutil.disk_usage(_existing(folder.resolve())).free / 1e9,
-    )
+    hours = needed_gb = nan
+    if trained:
+        pace = sum(run.outcome.hours for run in trained) / sum(run.iterations for run in trained)
+        hours = left * pace / at_once
+        needed_gb = len(to_do) * _size_gb(jobs) / len(trained)
+    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    free_gb = shutil.disk_usage(existing).free / 1e9
+    return Forecast(runs, len(to_do), left, hours, needed_gb, free_gb)
 
 
 def _runs(plan: ExperimentPlan, results: Sequence[DrawResult]) -> list[PlannedRun]:
@@ -98,17 +93,8 @@ def _runs(plan: ExperimentPlan, results: Sequence[DrawResult]) -> list[PlannedRu
     ]
 
 
-def _columns(runs: Sequence[PlannedRun]) -> tuple[list[float], list[int]]:
-    return [run.outcome.hours for run in runs], [run.iterations for run in runs]
-
-
-def _size_gb(plan: ExperimentPlan, draw: Draw, jobs: Mapping[str, Job]) -> float:
-    """Return the size of a draw's trainings and predictions."""
-    names = [name for arm in plan.arms for name in (arm.name, f"predict {arm.name}")]
-    folders = [jobs[draw.step(n)].folder for n in names if draw.step(n) in jobs]
+def _size_gb(jobs: Mapping[str, Job]) -> float:
+    """Return the size of the trainings and predictions."""
+    folders = [job.folder for job in jobs.values() if job.spec.task in ("train", "predict")]
     files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
     return sum(file.stat().st_size for file in files) / 1e9
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from math import nan
 from typing import Any
 
+from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.draws import Draw
 from napari_backsplit.backend.experiments.plan import ExperimentPlan, PlannedArm
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import JobStatus, State
 
+FAILED = ("failed", "diverged", "not run")
 _DIVERGED = re.compile(r"loss became \S+ in epoch (\d+)")
 
 
@@ -71,8 +72,11 @@ def draw_result(plan: ExperimentPlan, draw: Draw, statuses: Mapping[str, JobStat
     compared = statuses.get(draw.step("compare"))
     if compared is None or compared.state is not State.SUCCEEDED:
         return DrawResult(draw.seed, outcomes, reason=_reason(plan, outcomes, compared))
-    folder = (draw.project / str((compared.result or {})["report"])).parent
-    return DrawResult(draw.seed, outcomes, read_json(folder / "summary.json"))
+    report = draw.project / str((compared.result or {})["report"])
+    try:
+        return DrawResult(draw.seed, outcomes, read_json(report.with_name("summary.json")))
+    except InputError as error:
+        return DrawResult(draw.seed, outcomes, reason=_line(error.problem))
 
 
 def _reason(
@@ -93,7 +97,7 @@ def _outcome(
     trained = statuses.get(draw.step(arm.name))
     if trained is None:
         start = before.get(arm.start or "")
-        unable = start is not None and start.state in ("failed", "diverged", "not run")
+        unable = start is not None and start.state in FAILED
         return Outcome("not run", f"{arm.start} failed") if unable else _missing(draw, statuses)
     if trained.state is not State.SUCCEEDED:
         return _standing(trained)
@@ -106,8 +110,9 @@ def _outcome(
 
 def _missing(draw: Draw, statuses: Mapping[str, JobStatus]) -> Outcome:
     planned = statuses.get(draw.step("plan"))
-    failed = planned is not None and planned.state is State.FAILED
-    return Outcome("not run", "the plan failed") if failed else Outcome("to do")
+    if planned is None or planned.state is not State.FAILED:
+        return Outcome("to do")
+    return Outcome("not run", f"the plan failed: {_line(planned.error)}")
 
 
 def _standing(status: JobStatus) -> Outcome:
@@ -118,11 +123,15 @@ def _standing(status: JobStatus) -> Outcome:
     diverged = _DIVERGED.search(status.error)
     if diverged:
         return Outcome("diverged", f"epoch {diverged[1]}")
-    return Outcome("failed", status.error.removeprefix("The task failed: ").rstrip("."))
+    return Outcome("failed", _line(status.error))
+
+
+def _line(error: str) -> str:
+    """Return an error as one line without a full stop."""
+    return " ".join(error.removeprefix("The task failed: ").split()).rstrip(".")
 
 
 def training_hours(status: JobStatus) -> float:
     """Return the hours that a job took, earlier attempts that ended included."""
-    spans: list[tuple[datetime | None, datetime | None]] = [(status.started, status.ended)]
-    spans += [(attempt.started, attempt.ended) for attempt in status.attempts]
+    spans = ((one.started, one.ended) for one in (status, *status.attempts))
     return sum((end - begin).total_seconds() for begin, end in spans if begin and end) / 3600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -32,8 +32,15 @@ SET_BY_THE_RUNNER = {
     "baseline": "name the arm to start from as `start`",
     "plan_set": "name the plan set in [plan]",
 }
-
-
+PREDICTION = (
+    "folds",
+    "checkpoint",
+    "device",
+    "threads",
+    "mirroring",
+    "step_size",
+    "probabilities",
+)
 _WORDS = {"missing": "is missing", "extra_forbidden": "there is no such field"}
 
 
@@ -158,7 +165,18 @@ class ExperimentPlan(_Frozen):
         for place, arm in enumerate(self.arms):
             _check_start(arm, names, names[:place])
             self._check_run(arm)
+        self._check_alike()
+        if unknown := sorted(set(self.prediction) - set(PREDICTION)):
+            raise ValueError(f"prediction has no {unknown[0]!r}, only {_list(PREDICTION)}")
         return self
+
+    def _check_alike(self) -> None:
+        """Refuse arms that differ by name alone: they would share one training."""
+        runs = [(arm.start, self.spec(arm, 0)) for arm in self.arms]
+        for arm, run in zip(self.arms, runs, strict=True):
+            other = self.arms[runs.index(run)]
+            if other is not arm:
+                raise ValueError(f"the arms {other.name!r} and {arm.name!r} are the same run")
 
     def _check_run(self, arm: PlannedArm) -> None:
         for name, reason in SET_BY_THE_RUNNER.items():
@@ -261,16 +279,14 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
         return f"{place}: {text}" if place else text
-    if first["type"] in ("missing", "extra_forbidden"):
-        return (
-            f"{place}: {'is missing' if first['type'] == 'missing' else 'there is no such field'}"
-        )
+    if first["type"] in _WORDS:
+        return f"{place}: {_WORDS[first['type']]}"
     return f"{place} {first['input']!r}: {first['msg'].lower()}"
 
 
-def _twice(values: list[str] | tuple[int, ...]) -> list[Any]:
-    return [value for value in values if list(values).count(value) > 1]
+def _twice(values: Sequence[Any]) -> list[Any]:
+    return [value for value in values if values.count(value) > 1]
 
 
-def _list(names: list[str]) -> str:
+def _list(names: Sequence[str]) -> str:
     return ", ".join(names)

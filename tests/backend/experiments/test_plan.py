@@ -84,6 +84,14 @@ ERRORS = {
     "a phantom's value": (HEAD + DATA + 'phantom = { noise_hu = "x" }' + ARMS, "noise_hu"),
     "a tiny phantom": (HEAD + DATA + "phantom = { shape = [2, 9, 9] }" + ARMS, "is too small"),
     "a structure": (HEAD + DATA + 'supports = { a = ["heart"] }' + ARMS, "has no 'heart', only"),
+    "arms that differ by name alone": (
+        HEAD + DATA + ARMS + OTHER + 'start = "binary"',
+        "the arms 'ours' and 'other' are the same run",
+    ),
+    "a misspelt prediction": (
+        HEAD + DATA + "[prediction]\nprobabilites = true" + ARMS,
+        "prediction has no 'probabilites', only",
+    ),
     "no TOML": (HEAD + "[", "is not TOML"),
 }
 

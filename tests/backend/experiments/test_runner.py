@@ -91,7 +91,7 @@ def test_a_baseline_alone_is_not_compared(folder: Path) -> None:
 
 def test_a_plan_that_fails_ends_its_draws(folder: Path) -> None:
     (result,) = run(plan_of(plan={"batch_size": 7}, data=ONE), folder)
-    assert set(texts(result).values()) == {"not run (the plan failed)"}
+    assert set(texts(result).values()) == {"not run (the plan failed: The plan is bad)"}
 
 
 def test_what_was_broken_off_goes_on(folder: Path) -> None:
@@ -141,8 +141,51 @@ def test_a_project_that_was_broken_off_is_made_anew(folder: Path) -> None:
 def test_a_folder_keeps_its_data(folder: Path) -> None:
     run(plan_of(data=ONE), folder)
     run(plan_of(data={"draws": [1]}), folder)
-    with pytest.raises(InputError, match="holds an experiment on other data"):
-        run(plan_of(data={"draws": [1], "train": 3}), folder)
+    other = {"kind": "labels", "folder": "x", "channel": "MR", "ids": {1: "a"}, "targets": ["a"]}
+    values = {**plan_of().model_dump(), "data": {**other, "test": 1}}
+    for plan in (
+        plan_of(data={"draws": [1], "train": 3}),
+        ExperimentPlan.model_validate(values),
+    ):
+        with pytest.raises(InputError, match="holds an experiment on other data"):
+            run(plan, folder)
+
+
+def test_data_that_made_no_draw_may_change(folder: Path) -> None:
+    write_json(folder / "data.json", {"kind": "labels"})
+    assert run(plan_of(data=ONE), folder)[0].outcomes["ours"].state == "done"
+
+
+def test_a_changed_run_is_trained_and_the_old_one_kept(folder: Path) -> None:
+    run(plan_of(data=ONE), folder)
+    before = jobs_in(folder)
+    (result,) = run(plan_of(data=ONE, run={"epochs": 3}), folder)
+    assert set(texts(result).values()) == {"done"}
+    assert len(jobs_in(folder)) == len(before) + 5, "all but the plan"
+    assert run(plan_of(data=ONE), folder)[0].summary is not None
+    assert len(jobs_in(folder)) == len(before) + 5
+
+
+def test_a_lost_summary_is_said(folder: Path) -> None:
+    plan = plan_of(data=ONE)
+    run(plan, folder)
+    for file in folder.rglob("summary.json"):
+        file.unlink()
+    (result,) = run(plan, folder)
+    assert result.summary is None
+    assert result.reason.endswith("summary.json does not exist")
+
+
+def test_files_that_cannot_be_imported_are_not_left_out(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "my data"
+    for name in ("images", "labels"):
+        (source / name).mkdir(parents=True)
+        (source / name / "a.nii.gz").write_bytes(b"torn")
+    data = {"kind": "labels", "folder": "x", "channel": "MR", "ids": {1: "a"}, "targets": ["a"]}
+    values = {**plan_of().model_dump(), "data": {**data, "test": 1}}
+    with pytest.raises(InputError, match=r"file\(s\) cannot be used: a.nii.gz"):
+        run(ExperimentPlan.model_validate(values), folder, source=source)
+    assert not (folder / "draw-0").exists()
 
 
 def test_one_experiment_at_a_time_in_a_folder(folder: Path) -> None:

@@ -9,12 +9,20 @@ from experiment_support import BINARY, OURS, arm, plan_of, result, summary
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.outcomes import DrawResult, Outcome
-from napari_backsplit.backend.experiments.page import marks, new_page, write_page
-from napari_backsplit.backend.experiments.report import report_text, write_results
-from napari_backsplit.backend.experiments.table import notes, plain_results, tables
+from napari_backsplit.backend.experiments.report import (
+    marks,
+    new_page,
+    plain_results,
+    report_text,
+    write_page,
+    write_results,
+)
+from napari_backsplit.backend.experiments.tables import notes, tables
 
 PLAN = plan_of()
-LESION_TABLE, FREE_TABLE, DIFFERENCE, MATCHED, BY_DRAW = range(5)
+LESION, FREE = "Lesion cases: mean", "Lesion-free cases: mean"
+DIFFERENCE, FREE_DIFFERENCE = "Lesion cases: difference", "Lesion-free cases: difference"
+MATCHED, BY_DRAW = "False positives in all cases", "Dice in lesion cases by draw"
 
 
 def figures(dice: float, fp: float = 1.0, free: float = 2.0, **more: Any) -> dict[str, Any]:
@@ -26,20 +34,20 @@ def draw(seed: int, binary: dict[str, Any], ours: dict[str, Any], *matched: Any)
     return result(seed, summary({"binary": binary, "ours": ours}, matched))
 
 
-def rows(results: list[DrawResult], number: int) -> dict[str, dict[str, str]]:
-    """Return a table as row -> column -> text."""
-    table = tables(PLAN, results)[number]
+def rows(results: list[DrawResult], title: str) -> dict[str, dict[str, str]]:
+    """Return the table of a title as row -> column -> text."""
+    (table,) = [table for table in tables(PLAN, results) if table.title.startswith(title)]
     return {cells[0]: dict(zip(table.head[1:], cells[1:], strict=True)) for cells in table.rows}
 
 
 def test_means_over_draws_with_a_t_interval() -> None:
     results = [draw(1, figures(0.7), figures(0.8)), draw(2, figures(0.6), figures(0.9))]
-    shown = rows(results, LESION_TABLE)
+    shown = rows(results, LESION)
     half = 12.7062 * 0.0707107 / 2**0.5  # Student's t, 1 degree of freedom
-    assert shown["binary"]["Dice"] == f"0.650 [{0.65 - half:.3f}, {0.65 + half:.3f}]"
+    assert shown["binary"]["Dice"] == f"0.650 ± {half:.3f}"
     assert shown["binary"]["AP"] == "–"
     assert shown["ours"]["draws"] == "2"
-    assert rows(results, FREE_TABLE)["ours"]["FP a lesion-free case"] == "2.00 [2.00, 2.00]"
+    assert rows(results, FREE)["ours"]["FP (a case)"] == "2.00 ± 0.00"
 
 
 def test_differences_and_strict_wins() -> None:
@@ -48,30 +56,27 @@ def test_differences_and_strict_wins() -> None:
         draw(2, figures(0.6, fp=2, free=1), figures(0.6, fp=1, free=3)),
     ]
     shown = rows(results, DIFFERENCE)["ours"]
-    assert shown["Dice"].endswith(" 1/2"), "an equal draw is no win"
-    assert shown["Dice"].startswith("+0.050 [−0.585, +0.685]")
-    assert shown["FP a case"] == "−1.00 [−1.00, −1.00] 2/2", "fewer is better"
-    assert shown["FP a lesion-free case"].endswith(" 0/2")
+    assert shown["Dice"] == "+0.050 ± 0.635 (1/2)", "an equal draw is no win"
+    assert shown["FP (a case)"] == "−1.00 ± 0.00 (2/2)", "fewer is better"
+    assert rows(results, FREE_DIFFERENCE)["ours"]["FP (a case)"].endswith(" (0/2)")
 
 
 def test_every_control_has_its_differences() -> None:
     plan = plan_of(BINARY, OURS, arm("longer", "binary", arm="binary"), controls=["longer"])
     made = summary({name: figures(0.5) for name in ("binary", "ours", "longer")})
     one = result(1, made, longer=Outcome("done", hours=1.0))
-    titles = [table.title for table in tables(plan, [one])]
-    assert [title for title in titles if title.startswith("Difference")] == [
-        'Difference to "binary": mean, 95 % interval, draws in favour',
-        'Difference to "longer": mean, 95 % interval, draws in favour',
-    ]
-    (against,) = [t for t in tables(plan, [one]) if 'to "longer"' in t.title]
-    assert [cells[0] for cells in against.rows] == ["ours"]
+    compared = [table for table in tables(plan, [one]) if table.title.startswith(DIFFERENCE)]
+    assert [table.title.split('"')[1] for table in compared] == ["longer", "binary"]
+    assert [[cells[0] for cells in t.rows] for t in compared] == [["ours"], ["ours", "longer"]]
+    (dice,) = [table for table in tables(plan, [one], brief=True) if '"' in "".join(table.head)]
+    assert dice.head == ("arm", 'to "longer"', 'to "binary"')
+    assert dice.rows == (("ours", "0.000 (0/1)", "0.000 (0/1)"), ("longer", "", "0.000 (0/1)"))
 
 
 def test_one_draw_has_no_interval_and_says_so() -> None:
     one = [draw(1, figures(0.7), figures(0.8))]
-    assert rows(one, LESION_TABLE)["binary"]["Dice"] == "0.700"
-    assert rows(one, DIFFERENCE)["ours"]["Dice"] == "+0.100 1/1"
-    assert "one draw, so no interval" in tables(PLAN, one)[0].title
+    assert rows(one, "Lesion cases: one draw")["binary"]["Dice"] == "0.700"
+    assert rows(one, DIFFERENCE)["ours"]["Dice"] == "+0.100 (1/1)"
     assert any("There is one draw" in note for note in notes(PLAN, one))
 
 
@@ -82,21 +87,22 @@ def test_an_arm_that_diverged_is_shown_and_the_mean_is_over_the_rest() -> None:
         reason="no other arm is done",
     )
     results = [draw(1, figures(0.7), figures(0.8)), lost, draw(3, figures(0.5), figures(0.7))]
-    assert rows(results, LESION_TABLE)["ours"]["draws"] == "2 of 3"
-    assert rows(results, LESION_TABLE)["ours"]["Dice"].startswith("0.750 ")
+    assert rows(results, LESION)["ours"]["draws"] == "2 of 3"
+    assert rows(results, LESION)["ours"]["Dice"].startswith("0.750 ")
     by_draw = rows(results, BY_DRAW)
-    assert by_draw["ours"]["draw 2"] == "diverged (epoch 3)"
-    assert by_draw["binary"]["draw 2"] == "not compared"
-    assert by_draw["ours"]["training hours a draw"] == "2.00"
+    assert by_draw["ours"]["2"] == "diverged (epoch 3)"
+    assert by_draw["binary"]["2"] == "not compared"
+    assert by_draw["ours"]["training (h a draw)"] == "2.00"
     said = notes(PLAN, results)
     assert "ours, draw 2: diverged (epoch 3)." in said
     assert "Draw 2 was not compared: no other arm is done." in said
 
 
 def test_a_reason_cannot_break_the_table() -> None:
-    failed = result(1, None, ours=Outcome("failed", "a | b\nc" + "x" * 100))
+    failed = result(1, None, ours=Outcome("failed", "a | b " + "x" * 100))
     (table,) = tables(PLAN, [failed])
     assert {line.count("|") for line in table.markdown().splitlines()[2:]} == {4}
+    assert len(table.rows[1][1]) == 60
 
 
 def test_an_arm_that_finds_nothing_gains_nothing_by_its_silence() -> None:
@@ -104,11 +110,11 @@ def test_an_arm_that_finds_nothing_gains_nothing_by_its_silence() -> None:
         draw(1, figures(0.7, fp=2, free=3), figures(0.0, fp=0, free=0, missed=4)),
         draw(2, figures(0.7, fp=2, free=3), figures(0.8, fp=1, free=2)),
     ]
-    assert rows(results, BY_DRAW)["ours"]["draw 1"] == "0.000, finds nothing"
+    assert rows(results, BY_DRAW)["ours"]["1"] == "0.000, finds nothing"
     shown = rows(results, DIFFERENCE)["ours"]
-    assert shown["FP a case"] == "−1.00 1/1"
-    assert shown["FP a lesion-free case"] == "−1.00 1/1"
-    assert shown["Dice"].endswith(" 1/2")
+    assert shown["FP (a case)"] == "−1.00 (1/1)"
+    assert rows(results, FREE_DIFFERENCE)["ours"]["FP (a case)"] == "−1.00 (1/1)"
+    assert shown["Dice"].endswith(" (1/2)")
     said = "ours, draw 1: finds nothing, so its false positives are left out."
     assert said in notes(PLAN, results)
 
@@ -118,11 +124,11 @@ def test_a_draw_without_lesion_cases_has_no_dice_but_counts() -> None:
         {"binary": figures(0, free=4), "ours": figures(0, free=1)}, lesion_cases=0, free_cases=6
     )
     results = [result(1, nothing), draw(2, figures(0.7, free=2), figures(0.8, free=1))]
-    assert rows(results, LESION_TABLE)["ours"]["draws"] == "1 of 2"
-    assert rows(results, LESION_TABLE)["ours"]["Dice"] == "0.800"
-    assert rows(results, FREE_TABLE)["ours"]["draws"] == "2"
-    assert rows(results, DIFFERENCE)["ours"]["FP a lesion-free case"].endswith(" 2/2")
-    assert rows(results, BY_DRAW)["ours"]["draw 1"] == "no lesion cases"
+    assert rows(results, LESION)["ours"]["draws"] == "1 of 2"
+    assert rows(results, LESION)["ours"]["Dice"] == "0.800"
+    assert rows(results, FREE)["ours"]["draws"] == "2"
+    assert rows(results, FREE_DIFFERENCE)["ours"]["FP (a case)"].endswith(" (2/2)")
+    assert rows(results, BY_DRAW)["ours"]["1"] == "no lesion cases"
     assert any("Draw 1 has no lesion cases" in note for note in notes(PLAN, results))
     titles = [table.title for table in tables(PLAN, results[:1])]
     assert not any(title.startswith("Lesion cases") for title in titles)
@@ -138,13 +144,13 @@ def test_false_positives_at_matched_sensitivity() -> None:
         draw(5, figures(0.7), figures(0.8)),
     ]
     shown = rows(results, MATCHED)["ours"]
-    assert shown["draws"] == "2/3 reached", "a baseline that finds nothing is left out"
-    assert shown["FP of that one"].startswith("11.0 ")
+    assert shown["draws reached"] == "2/3", "a baseline that finds nothing is left out"
+    assert shown["FP of that arm"].startswith("11.0 ")
     assert shown["FP of the arm"].startswith("6.0 ")
     assert shown["difference"].startswith("−5.0 ")
-    assert shown["difference"].endswith(" 2/2")
+    assert shown["difference"].endswith(" (2/2)")
     (none,) = [draw(1, figures(0.7), figures(0.8), (*pair, 9, 11, None))]
-    assert rows([none], MATCHED)["ours"]["draws"] == "0/1 reached"
+    assert rows([none], MATCHED)["ours"]["draws reached"] == "0/1"
     assert rows([none], MATCHED)["ours"]["difference"] == "–"
 
 
@@ -188,3 +194,10 @@ def test_a_page_without_its_marks_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="no place for the tables of 'tiny'"):
         write_page(page, PLAN, "new")
     assert page.read_text() == before
+
+
+def test_a_page_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "image.md").write_bytes(b"\xff\xfe\x00")
+    for page in (tmp_path, tmp_path / "image.md"):
+        with pytest.raises(InputError, match="cannot be read"):
+            write_page(page, PLAN, "new")

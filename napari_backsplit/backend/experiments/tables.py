@@ -1,0 +1,226 @@
+"""The tables and the notes of an experiment, as texts for the terminal and for a page.
+
+"±" is half of the 95 % interval over the draws by Student's t; a dash is an undefined figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from napari_backsplit.backend.comparison.statistics import Draws
+from napari_backsplit.backend.comparison.verdicts import signed
+from napari_backsplit.backend.experiments.figures import (
+    DICE,
+    FIGURES,
+    Figure,
+    Figures,
+    Matched,
+    targets_of,
+)
+from napari_backsplit.backend.experiments.outcomes import DrawResult
+from napari_backsplit.backend.experiments.plan import ExperimentPlan
+
+DASH = "–"
+CELL = 60  # characters of a reason that a cell holds; the notes hold all
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return the title and the table in Markdown, all but the first column to the right."""
+        head, *rows = ("| " + " | ".join(cells) + " |" for cells in (self.head, *self.rows))
+        rule = "|---|" + "--:|" * (len(self.head) - 1)
+        return "\n".join([f"## {self.title}", "", head, rule, *rows])
+
+
+def tables(
+    plan: ExperimentPlan, results: Sequence[DrawResult], *, brief: bool = False
+) -> list[Table]:
+    """Return the tables of an experiment.
+
+    Means, differences to the controls and then to the baseline, matched sensitivity, and Dice
+    draw by draw.
+
+    Parameters
+    ----------
+    brief : bool
+        For a narrow terminal: means without intervals, and of the differences those in Dice.
+    """
+    targets = targets_of(results)
+    made: list[Table] = []
+    for target in targets or [""]:
+        suffix = f" ({target})" if len(targets) > 1 else ""
+        made += _tables(Figures(plan, results, target), suffix, brief)
+    return made
+
+
+def _tables(figures: Figures, suffix: str, brief: bool) -> Iterator[Table]:
+    groups: dict[str, list[Figure]] = {}
+    for figure in FIGURES:
+        if any(figures.has_cases(result, figure.group) for result in figures.results):
+            name = f"{figure.group.capitalize()} cases{suffix}"
+            groups.setdefault(name, []).append(figure)
+    for name, columns in groups.items():
+        yield _means(figures, columns, name, brief)
+    if groups:
+        yield from _dice(figures, suffix) if brief else _comparisons(figures, groups, suffix)
+    yield _by_draw(figures, suffix)
+
+
+def _means(figures: Figures, columns: Sequence[Figure], name: str, brief: bool) -> Table:
+    rows = [
+        (
+            arm,
+            _measured(figures, arm, columns[0]),
+            *(_mean(figures.mean(arm, figure), figure.metric.digits, brief) for figure in columns),
+        )
+        for arm in figures.arms
+    ]
+    count = len(figures.results)
+    title = f"{name}: mean over {count} draws" if count > 1 else f"{name}: one draw"
+    return Table(title, ("arm", "draws", *(figure.label for figure in columns)), tuple(rows))
+
+
+def _measured(figures: Figures, arm: str, figure: Figure) -> str:
+    """Say in how many of the draws an arm was measured."""
+    results = figures.results
+    count = sum(figures.summary(result, arm, figure.group) is not None for result in results)
+    return str(count) if count == len(results) else f"{count} of {len(results)}"
+
+
+def _comparisons(figures: Figures, groups: dict[str, list[Figure]], suffix: str) -> Iterator[Table]:
+    for against in _compared_with(figures):
+        arms = [arm for arm, other in figures.pairs if other == against]
+        for name, columns in groups.items():
+            rows = [(a, *(_difference(figures, a, against, f) for f in columns)) for a in arms]
+            title = f'{name}: difference to "{against}", and in favour in how many draws'
+            yield Table(title, ("arm", *(figure.label for figure in columns)), tuple(rows))
+    rows = [_matched(figures.matched(*pair)) for pair in figures.pairs]
+    title = f"False positives in all cases of a draw, at as many lesions found{suffix}"
+    head = ("arm", "as many as", "FP of that arm", "FP of the arm", "difference", "draws reached")
+    yield Table(title, head, tuple(rows))
+
+
+def _compared_with(figures: Figures) -> list[str]:
+    """Return what arms are measured against, the baseline last."""
+    baseline, *controls = dict.fromkeys(against for _, against in figures.pairs)
+    return [*controls, baseline]
+
+
+def _dice(figures: Figures, suffix: str) -> Iterator[Table]:
+    others = _compared_with(figures)
+    rows = [
+        (
+            arm,
+            *(
+                _difference(figures, arm, o, DICE) if (arm, o) in figures.pairs else ""
+                for o in others
+            ),
+        )
+        for arm in figures.arms[1:]
+    ]
+    title = f"Dice in lesion cases{suffix}: difference, and in favour in how many draws"
+    yield Table(title, ("arm", *(f'to "{other}"' for other in others)), tuple(rows))
+
+
+def _mean(draws: Draws | None, digits: int, brief: bool = False) -> str:
+    return DASH if draws is None else _with_half(draws, f"{draws.mean:.{digits}f}", digits, brief)
+
+
+def _difference(figures: Figures, arm: str, against: str, figure: Figure) -> str:
+    draws = figures.difference(arm, against, figure)
+    return DASH if draws is None else _change(draws, figure.metric.digits, figure.wins(draws))
+
+
+def _change(draws: Draws, digits: int, wins: int) -> str:
+    mean = signed(draws.mean, digits)
+    return f"{_with_half(draws, mean, digits)} ({wins}/{draws.count})"
+
+
+def _with_half(draws: Draws, mean: str, digits: int, brief: bool = False) -> str:
+    """Write a mean with half of its interval, where it has one."""
+    half = (draws.high - draws.low) / 2
+    return mean if brief or not isfinite(half) else f"{mean} ± {half:.{digits}f}"
+
+
+def _matched(matched: Matched) -> tuple[str, ...]:
+    change = matched.difference
+    return (
+        matched.arm,
+        matched.against,
+        _mean(matched.against_fp, 1),
+        _mean(matched.arm_fp, 1),
+        DASH if change is None else _change(change, 1, change.negative),
+        f"{matched.reached}/{matched.draws}" if matched.draws else DASH,
+    )
+
+
+def _by_draw(figures: Figures, suffix: str) -> Table:
+    rows = [
+        (
+            arm,
+            *(_cell(figures, r, arm) for r in figures.results),
+            _mean(figures.hours(arm), 2, True),
+        )
+        for arm in figures.arms
+    ]
+    head = ("arm", *(str(result.seed) for result in figures.results), "training (h a draw)")
+    return Table(f"Dice in lesion cases by draw{suffix}", head, tuple(rows))
+
+
+def _cell(figures: Figures, result: DrawResult, arm: str) -> str:
+    outcome = result.outcomes[arm]
+    if outcome.state != "done":
+        text = outcome.text.replace("|", "/")
+        return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+    if result.summary is None:
+        return "not compared"
+    if not figures.has_cases(result, "lesion"):
+        return "no lesion cases"
+    value = figures.value(result, arm, DICE)
+    text = f"{value:.3f}" if isfinite(value) else DASH
+    return f"{text}, finds nothing" if figures.finds_nothing(result, arm) else text
+
+
+def notes(plan: ExperimentPlan, results: Sequence[DrawResult]) -> list[str]:
+    """Say what the tables leave out, and how to read them."""
+    lines = [line for result in results for line in _outcome_notes(result)]
+    for target in targets_of(results):
+        lines += [
+            line for r in results for line in _figure_notes(Figures(plan, results, target), r)
+        ]
+    several = (
+        '"±" is half of the 95 % interval over the draws, by Student\'s t. A difference smaller '
+        "than that is not shown, and over few draws it is wide."
+    )
+    one = "There is one draw, so no interval: another draw may say otherwise."
+    together = (
+        "A network that finds fewer lesions also has fewer false positives: read the two together."
+    )
+    return [*dict.fromkeys(lines), one if len(results) == 1 else several, together]
+
+
+def _outcome_notes(result: DrawResult) -> Iterator[str]:
+    for arm, outcome in result.outcomes.items():
+        if outcome.state != "done":
+            yield f"{arm}, draw {result.seed}: {outcome.text}."
+    if result.summary is None:
+        yield f"Draw {result.seed} was not compared: {result.reason}."
+
+
+def _figure_notes(figures: Figures, result: DrawResult) -> Iterator[str]:
+    if result.summary and not figures.has_cases(result, "lesion"):
+        yield f"Draw {result.seed} has no lesion cases; its lesion-free cases count."
+    for arm in figures.arms:
+        if figures.finds_nothing(result, arm):
+            yield (
+                f"{arm}, draw {result.seed}: finds nothing, so its false positives are left out."
+            )
