@@ -214,29 +214,35 @@ class StagedLoss(nn.Module):
         As for `dice_weights`.
     """
 
+    table: Tensor
+
     def __init__(
         self, table: Tensor, batch_dice: bool, targets: int, target_share: float | None
     ) -> None:
         super().__init__()
+        self.register_buffer("table", table, persistent=False)
+        self.batch_dice, self.targets, self.target_share = batch_dice, targets, target_share
         self.supports = table.shape[1] - 1 - targets
-        self.losses = nn.ModuleList(
-            LabelSetLoss(
-                table,
-                batch_dice,
-                dice_weights(targets, joined, target_share, self.supports - joined),
-                range(1 + targets + joined, table.shape[1]),
-            )
-            for joined in range(self.supports + 1)
-        )
         self.joined, self.weight = self.supports, 1.0
+        self._losses: dict[int, LabelSetLoss] = {}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss; shapes as in `LabelSetLoss`."""
-        loss: Tensor = self.losses[self.joined](logits, target)
+        loss: Tensor = self._loss(self.joined)(logits, target)
         if self.weight == 1 or not self.joined:
             return loss
-        binary: Tensor = self.losses[0](logits, target)
+        binary: Tensor = self._loss(0)(logits, target)
         return self.weight * loss + (1 - self.weight) * binary
+
+    def _loss(self, joined: int) -> LabelSetLoss:
+        """Return the loss of the first supports, made when it is first needed."""
+        if joined not in self._losses:
+            left_out = self.supports - joined
+            weights = dice_weights(self.targets, joined, self.target_share, left_out)
+            background = range(1 + self.targets + joined, self.table.shape[1])
+            made = LabelSetLoss(self.table.cpu(), self.batch_dice, weights, background)
+            self._losses[joined] = made.to(self.table.device)
+        return self._losses[joined]
 
 
 def merge_into_background(table: Tensor, supports: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -257,18 +263,14 @@ def merge_into_background(table: Tensor, supports: Sequence[int]) -> tuple[Tenso
         int64, (codes,): the code of the new table for each of the old one.
     """
     classes = table.shape[1]
-    merged = [0, *supports]
-    rows = table.clone()
-    rows[(table[:, merged]).any(1)] |= torch.zeros(classes, dtype=torch.bool).index_fill(
-        0, torch.tensor(merged), True
-    )
-    known = list(torch.eye(classes, dtype=torch.bool))
-    code = []
-    for row in rows:
-        match = [index for index, other in enumerate(known) if bool((row == other).all())]
-        code += match or [len(known)]
-        known += [] if match else [row]
-    return torch.stack(known), torch.tensor(code)
+    merged = torch.zeros(classes, dtype=torch.bool)
+    merged[[0, *supports]] = True
+    rows = torch.where((table & merged).any(1, keepdim=True), table | merged, table)
+    single = rows.sum(1) == 1
+    sets, number = rows[~single].unique(dim=0, return_inverse=True)
+    code = rows.int().argmax(1)
+    code[~single] = classes + number
+    return torch.cat([torch.eye(classes, dtype=torch.bool), sets]), code
 
 
 def dice_weights(
