@@ -103,11 +103,9 @@ def _list(as_json: bool) -> None:
 def _forecast(plan: ExperimentPlan, folder: Path, at_once: int, retry: bool, as_json: bool) -> None:
     from napari_backsplit.backend.comparison.tables import without_nan
     from napari_backsplit.backend.experiments.forecast import forecast
-    from napari_backsplit.backend.experiments.runner import jobs_of, results_of
     from napari_backsplit.cli.console import show, table
 
-    jobs, results = jobs_of(plan, folder), results_of(plan, folder)
-    expected = forecast(plan, folder, results, jobs, at_once=at_once, retry=retry)
+    expected = forecast(plan, folder, at_once=at_once, retry=retry)
     if not as_json:
         columns = ("draw", "arm", "iterations", "state")
         table(columns, [(r.draw, r.arm, r.iterations, r.outcome.text) for r in expected.runs])

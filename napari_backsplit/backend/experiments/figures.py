@@ -48,12 +48,12 @@ DICE = Figure("lesion", "dice", "Dice")
 FIGURES = (
     DICE,
     Figure("lesion", "average_precision", "AP"),
-    Figure("lesion", "found_lesions", "lesions found (share)"),
+    Figure("lesion", "found_lesions", "share found"),
     Figure("lesion", "lesion_f1", "lesion F1"),
-    Figure("lesion", "false_positives", "FP (a case)"),
-    Figure("lesion-free", "any_false_positive", "cases with FP (share)"),
-    Figure("lesion-free", "false_positives", "FP (a case)"),
-    Figure("lesion-free", "false_positive_ml", "FP (ml a case)"),
+    Figure("lesion", "false_positives", "FP/case"),
+    Figure("lesion-free", "any_false_positive", "share with FP"),
+    Figure("lesion-free", "false_positives", "FP/case"),
+    Figure("lesion-free", "false_positive_ml", "FP ml/case"),
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from napari_backsplit.backend.experiments.outcomes import FAILED, DrawResult, Outcome
 from napari_backsplit.backend.experiments.plan import ExperimentPlan
+from napari_backsplit.backend.experiments.runner import jobs_of, results_of
 from napari_backsplit.backend.jobs import Job
 
 
@@ -52,24 +53,10 @@ class Forecast:
 
 
 def forecast(
-    plan: ExperimentPlan,
-    folder: Path,
-    results: Sequence[DrawResult],
-    jobs: Mapping[str, Job],
-    *,
-    at_once: int = 2,
-    retry: bool = False,
+    plan: ExperimentPlan, folder: Path, *, at_once: int = 2, retry: bool = False
 ) -> Forecast:
-    """Return what an experiment would still run; changes nothing.
-
-    Parameters
-    ----------
-    results, jobs
-        From `results_of` and `jobs_of`.
-    at_once, retry
-        As for `run_experiment`.
-    """
-    runs = tuple(_runs(plan, results))
+    """Return what `run_experiment` would still run; changes nothing."""
+    runs = tuple(_runs(plan, results_of(plan, folder)))
     over = ("done",) if retry else ("done", *FAILED)
     to_do = [run for run in runs if run.outcome.state not in over]
     trained = [run for run in runs if isfinite(run.outcome.hours)]
@@ -78,8 +65,9 @@ def forecast(
     if trained:
         pace = sum(run.outcome.hours for run in trained) / sum(run.iterations for run in trained)
         hours = left * pace / at_once
-        needed_gb = len(to_do) * _size_gb(jobs) / len(trained)
-    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+        needed_gb = len(to_do) * _size_gb(jobs_of(plan, folder)) / len(trained)
+    place = folder.resolve()
+    existing = next(path for path in (place, *place.parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     return Forecast(runs, len(to_do), left, hours, needed_gb, free_gb)
 

@@ -133,5 +133,5 @@ def _line(error: str) -> str:
 
 def training_hours(status: JobStatus) -> float:
     """Return the hours that a job took, earlier attempts that ended included."""
-    spans = ((one.started, one.ended) for one in (status, *status.attempts))
+    spans = [(status.started, status.ended), *((a.started, a.ended) for a in status.attempts)]
     return sum((end - begin).total_seconds() for begin, end in spans if begin and end) / 3600

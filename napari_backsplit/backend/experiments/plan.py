@@ -32,15 +32,7 @@ SET_BY_THE_RUNNER = {
     "baseline": "name the arm to start from as `start`",
     "plan_set": "name the plan set in [plan]",
 }
-PREDICTION = (
-    "folds",
-    "checkpoint",
-    "device",
-    "threads",
-    "mirroring",
-    "step_size",
-    "probabilities",
-)
+PREDICTION = ("folds", "checkpoint", "device", "threads", "mirroring", "step_size", "probabilities")
 _WORDS = {"missing": "is missing", "extra_forbidden": "there is no such field"}
 
 

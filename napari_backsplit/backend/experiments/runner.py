@@ -28,13 +28,12 @@ ENV = {"OMP_NUM_THREADS": "1"}
 
 def steps_of(plan: ExperimentPlan, draws: Sequence[Draw]) -> list[Step]:
     """Return the jobs of all draws, draw after draw."""
-    return [step for draw in draws for step in _steps(plan, draw)]
-
-
-def _steps(plan: ExperimentPlan, draw: Draw) -> Iterator[Step]:
-    comparison = {"controls": list(plan.controls)}
-    for step in study_steps(plan.plan, plan.study_arms(draw.seed), plan.prediction, comparison):
-        yield _placed(step, draw)
+    how = (plan.prediction, {"controls": list(plan.controls)})
+    return [
+        _placed(step, draw)
+        for draw in draws
+        for step in study_steps(plan.plan, plan.study_arms(draw.seed), *how)
+    ]
 
 
 def _placed(step: Step, draw: Draw) -> Step:

@@ -23,7 +23,6 @@ from napari_backsplit.backend.experiments.outcomes import DrawResult
 from napari_backsplit.backend.experiments.plan import ExperimentPlan
 
 DASH = "–"
-CELL = 60  # characters of a reason that a cell holds; the notes hold all
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _measured(figures: Figures, arm: str, figure: Figure) -> str:
     """Say in how many of the draws an arm was measured."""
     results = figures.results
     count = sum(figures.summary(result, arm, figure.group) is not None for result in results)
-    return str(count) if count == len(results) else f"{count} of {len(results)}"
+    return str(count) if count == len(results) else f"{count}/{len(results)}"
 
 
 def _comparisons(figures: Figures, groups: dict[str, list[Figure]], suffix: str) -> Iterator[Table]:
@@ -103,16 +102,17 @@ def _comparisons(figures: Figures, groups: dict[str, list[Figure]], suffix: str)
             rows = [(a, *(_difference(figures, a, against, f) for f in columns)) for a in arms]
             title = f'{name}: difference to "{against}", and in favour in how many draws'
             yield Table(title, ("arm", *(figure.label for figure in columns)), tuple(rows))
-    rows = [_matched(figures.matched(*pair)) for pair in figures.pairs]
-    title = f"False positives in all cases of a draw, at as many lesions found{suffix}"
-    head = ("arm", "as many as", "FP of that arm", "FP of the arm", "difference", "draws reached")
-    yield Table(title, head, tuple(rows))
+    ordered = sorted(figures.pairs, key=lambda pair: pair[1] == figures.plan.baseline)
+    matched = tuple(_matched(figures.matched(*pair)) for pair in ordered)
+    title = f"False positives in all cases of a draw, where A finds as many lesions as B{suffix}"
+    head = ("A", "B", "FP of B", "FP of A", "A − B", "draws reached")
+    yield Table(title, head, matched)
 
 
 def _compared_with(figures: Figures) -> list[str]:
     """Return what arms are measured against, the baseline last."""
-    baseline, *controls = dict.fromkeys(against for _, against in figures.pairs)
-    return [*controls, baseline]
+    named = {against for _, against in figures.pairs}
+    return [name for name in (*figures.plan.controls, figures.plan.baseline) if name in named]
 
 
 def _dice(figures: Figures, suffix: str) -> Iterator[Table]:
@@ -172,22 +172,15 @@ def _by_draw(figures: Figures, suffix: str) -> Table:
         )
         for arm in figures.arms
     ]
-    head = ("arm", *(str(result.seed) for result in figures.results), "training (h a draw)")
+    head = ("arm", *(str(result.seed) for result in figures.results), "training h")
     return Table(f"Dice in lesion cases by draw{suffix}", head, tuple(rows))
 
 
 def _cell(figures: Figures, result: DrawResult, arm: str) -> str:
-    outcome = result.outcomes[arm]
-    if outcome.state != "done":
-        text = outcome.text.replace("|", "/")
-        return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
-    if result.summary is None:
-        return "not compared"
-    if not figures.has_cases(result, "lesion"):
-        return "no lesion cases"
+    """Return Dice, or how the arm stands; the notes say why."""
+    state = result.outcomes[arm].state
     value = figures.value(result, arm, DICE)
-    text = f"{value:.3f}" if isfinite(value) else DASH
-    return f"{text}, finds nothing" if figures.finds_nothing(result, arm) else text
+    return state if state != "done" else f"{value:.3f}" if isfinite(value) else DASH
 
 
 def notes(plan: ExperimentPlan, results: Sequence[DrawResult]) -> list[str]:

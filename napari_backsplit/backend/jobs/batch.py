@@ -150,12 +150,23 @@ class _Batch:
                 self.over.add(step.name)
 
     def _begin(self, step: Step) -> None:
-        params = step.params(self.results)
-        job = _begin(step.folder or self.folder, step, params, self.retry, self.how)
+        folder, params = step.folder or self.folder, step.params(self.results)
+        job = _find(folder, step, params)
+        if job is None:
+            job = submit(folder, step.task, params, step.name, **self.how)
+        else:
+            self._go_on(job)
         self.running[step.name] = job
         status = job.status()
         if not status.final:
             self.tell(step.name, status)
+
+    def _go_on(self, job: Job) -> None:
+        status = job.status()
+        if status.resumable and (self.retry or status.state is not State.FAILED):
+            job.resume(**self.how)
+        elif status.state is State.PENDING and not job.launched:
+            job.start(**self.how)
 
     def collect(self) -> dict[str, JobStatus]:
         """Take the jobs that ended, and keep the results of those that succeeded."""
@@ -168,20 +179,6 @@ class _Batch:
             if status.state is State.SUCCEEDED:
                 self.results[name] = status.result or {}
         return ended
-
-
-def _begin(
-    folder: Path, step: Step, params: dict[str, Any], retry: bool, how: dict[str, Any]
-) -> Job:
-    job = _find(folder, step, params)
-    if job is None:
-        return submit(folder, step.task, params, step.name, **how)
-    status = job.status()
-    if status.resumable and (retry or status.state is not State.FAILED):
-        job.resume(**how)
-    elif status.state is State.PENDING and not job.launched:
-        job.start(**how)
-    return job
 
 
 def _find(folder: Path, step: Step, params: dict[str, Any]) -> Job | None:

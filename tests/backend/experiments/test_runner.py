@@ -230,14 +230,13 @@ def test_data_that_is_not_here(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_forecast_writes_nothing(folder: Path) -> None:
     plan = plan_of(BINARY, arm("hot", initial_lr=7), data=ONE, run={"epochs": 2, "iterations": 5})
-    new = forecast(plan, folder, results_of(plan, folder), jobs_of(plan, folder))
+    new = forecast(plan, folder)
     assert (new.to_do, new.iterations) == (2, 20)
     assert new.hours != new.hours
     assert not folder.exists()
     run(plan, folder)
     more = plan.with_draws((1, 2))
-    how = (more, folder, results_of(more, folder), jobs_of(more, folder))
-    later, again = forecast(*how), forecast(*how, retry=True)
+    later, again = forecast(more, folder), forecast(more, folder, retry=True)
     assert [run.outcome.state for run in later.runs] == ["done", "diverged", "to do", "to do"]
     assert (later.to_do, later.iterations) == (2, 20)
     assert (again.to_do, again.iterations) == (3, 30)
