@@ -151,6 +151,8 @@ class ExperimentPlan(_Frozen):
         for name in names:
             if name in ("plan", "compare") or name.startswith("predict "):
                 raise ValueError(f"an arm cannot be named {name!r}, as a step is")
+        if twice := _twice(self.controls):
+            raise ValueError(f"the control {twice[0]!r} is there twice")
         for control in self.controls:
             if control not in names[1:]:
                 raise ValueError(f"the control {control!r} is none of the arms {_list(names[1:])}")

@@ -116,6 +116,8 @@ def _compared_with(figures: Figures) -> list[str]:
 
 
 def _dice(figures: Figures, suffix: str) -> Iterator[Table]:
+    if not any(figures.has_cases(result, "lesion") for result in figures.results):
+        return
     others = _compared_with(figures)
     rows = [
         (

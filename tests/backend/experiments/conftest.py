@@ -13,5 +13,5 @@ from experiment_support import end_jobs
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """An experiment's folder; jobs that a failed test left running are ended."""
-    yield tmp_path / "experiment"
+    yield tmp_path / "an experiment"
     end_jobs(tmp_path)

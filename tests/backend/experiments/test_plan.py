@@ -59,6 +59,10 @@ ERRORS = {
         "'other' starts from 'other', which has to stand above it",
     ),
     "an unknown control": (HEAD + 'controls = ["x"]' + DATA + ARMS, "the control 'x' is none of"),
+    "a control twice": (
+        HEAD + 'controls = ["ours", "ours"]' + DATA + ARMS,
+        "the control 'ours' is there twice",
+    ),
     "the baseline as control": (
         HEAD + 'controls = ["binary"]' + DATA + ARMS,
         "the control 'binary' is none of the arms ours",

@@ -132,6 +132,8 @@ def test_a_draw_without_lesion_cases_has_no_dice_but_counts() -> None:
     assert any("Draw 1 has no lesion cases" in note for note in notes(PLAN, results))
     titles = [table.title for table in tables(PLAN, results[:1])]
     assert not any(title.startswith("Lesion cases") for title in titles)
+    brief = [table.title for table in tables(PLAN, results[:1], brief=True)]
+    assert brief == ["Lesion-free cases: one draw", "Dice in lesion cases by draw"]
 
 
 def test_false_positives_at_matched_sensitivity() -> None:
