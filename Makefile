@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
-EXPERIMENTS := phantom finetune-choice finetune
+EXPERIMENTS := phantom finetune-choice finetune-options finetune
 ON_DATA := hippocampus finetune-hippocampus
 export OMP_NUM_THREADS ?= 1
 
