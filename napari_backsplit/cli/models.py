@@ -72,11 +72,13 @@ def _begin_training(folder: Path, spec: RunSpec) -> None:
     from napari_backsplit.backend.project import Project
     from napari_backsplit.backend.training.arms import arm_scheme
     from napari_backsplit.backend.training.baseline import require_plan_set
+    from napari_backsplit.backend.training.schedule import require_all_to_join
 
     require_project(folder)
     require_plan_set(folder, spec.plan_set, spec.fold)
     with Project.open(folder, fall_back=True) as project:
-        arm_scheme(project, spec.arm, spec.supports, project.training_cases())
+        scheme = arm_scheme(project, spec.arm, spec.supports, project.training_cases())
+        require_all_to_join(spec, len(scheme.supports))
         if not project.read_only:
             project.freeze_test()
 

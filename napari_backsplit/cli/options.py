@@ -93,7 +93,10 @@ def make_spec(spec: type[Spec], options: Mapping[str, Any]) -> Spec:
         return spec.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "The settings"
+        if not first["loc"]:  # fields that do not go together: a sentence of the spec's own
+            problem = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{problem[0].upper()}{problem[1:]}.", "See --help.") from None
+        option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InputError(
             f"{option} {first.get('input')!r}: {first['msg'].lower()}.",
             "See --help for its limits.",

@@ -267,7 +267,7 @@ def merge_into_background(table: Tensor, supports: Sequence[int]) -> tuple[Tenso
     merged[[0, *supports]] = True
     rows = torch.where((table & merged).any(1, keepdim=True), table | merged, table)
     single = rows.sum(1) == 1
-    sets, number = rows[~single].unique(dim=0, return_inverse=True)
+    sets, number = torch.unique(rows[~single], dim=0, return_inverse=True)
     code = rows.int().argmax(1)
     code[~single] = classes + number
     return torch.cat([torch.eye(classes, dtype=torch.bool), sets]), code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import cos, pi
 
+from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import RunSpec
 
 
@@ -21,6 +22,22 @@ def joined_supports(spec: RunSpec, epoch: int, supports: int) -> int:
     if not spec.curriculum_epochs:
         return supports
     return min(supports, 1 + epoch // spec.curriculum_epochs)
+
+
+def require_all_to_join(spec: RunSpec, supports: int) -> None:
+    """Refuse a curriculum that ends before the last support has joined.
+
+    Raises
+    ------
+    InputError
+    """
+    joined = joined_supports(spec, spec.epochs - 1, supports)
+    if joined < supports:
+        raise InputError(
+            f"With {spec.curriculum_epochs} epochs between two supports only {joined} of "
+            f"{supports} join within {spec.epochs} epochs.",
+            "Lower --curriculum-epochs, or train longer.",
+        )
 
 
 def support_weight(spec: RunSpec, epoch: int) -> float:

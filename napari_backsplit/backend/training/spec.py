@@ -141,12 +141,12 @@ class RunSpec(_Frozen):
     @model_validator(mode="after")
     def _check(self) -> RunSpec:
         if len(set(self.supports)) != len(self.supports):
-            raise ValueError(f"supports {self.supports} name one structure twice")
+            raise ValueError(f"supports {', '.join(self.supports)} name one structure twice")
         for name in ("warmup_epochs", "freeze_encoder_epochs", "curriculum_epochs"):
-            if getattr(self, name) >= self.epochs and getattr(self, name):
-                raise ValueError(
-                    f"{name} {getattr(self, name)} leaves nothing of {self.epochs} epochs"
-                )
+            value = getattr(self, name)
+            if value and value >= self.epochs:
+                words = name.replace("_", " ")
+                raise ValueError(f"{value} {words} leave nothing of {self.epochs} epochs")
         return self
 
 

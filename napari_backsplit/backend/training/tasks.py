@@ -13,6 +13,7 @@ from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progr
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme
+from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
 
 LEARNT = 0.5
@@ -85,6 +86,7 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
     with Project.open(context.project_folder, read_only=True) as project:
         plan_set = prepare.open_plan_set(project, spec.plan_set)
         scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases)
+        require_all_to_join(spec, len(scheme.supports))
         plan_set, name = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
         record = {
             "data": _data_record(project, plan_set, spec),

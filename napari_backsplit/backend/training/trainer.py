@@ -128,23 +128,12 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
             len(self.targets),
             self.run.spec.target_dice_share,
         ).to(self.device)
-        self._require_all_to_join(loss.supports)
         if not self.enable_deep_supervision:
             return loss
         scales = np.array([1 / 2**i for i in range(len(self._get_deep_supervision_scales()))])
         scales[-1] = 0 if len(scales) > 1 else 1
         wrapped: torch.nn.Module = DeepSupervisionWrapper(loss, scales / scales.sum())
         return wrapped
-
-    def _require_all_to_join(self, supports: int) -> None:
-        spec = self.run.spec
-        joined = joined_supports(spec, spec.epochs - 1, supports)
-        if joined < supports:
-            raise InputError(
-                f"With {spec.curriculum_epochs} epochs between two supports only {joined} of "
-                f"{supports} join within {spec.epochs} epochs.",
-                "Lower --curriculum-epochs, or train longer.",
-            )
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:

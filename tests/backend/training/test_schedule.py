@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from pydantic import ValidationError
 
+from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.schedule import (
     joined_supports,
     lr_factor,
+    require_all_to_join,
     support_weight,
 )
 from napari_backsplit.backend.training.spec import RunSpec
@@ -62,7 +64,8 @@ def test_the_rate_by_hand() -> None:
 @pytest.mark.parametrize("name", ["warmup_epochs", "freeze_encoder_epochs", "curriculum_epochs"])
 def test_a_phase_that_leaves_nothing_is_refused(name: str) -> None:
     for epochs in (3, 4):
-        with pytest.raises(ValidationError, match=f"{name} {epochs} leaves nothing of 3 epochs"):
+        words = name.replace("_", " ")
+        with pytest.raises(ValidationError, match=f"{epochs} {words} leave nothing of 3 epochs"):
             RunSpec.model_validate({"epochs": 3, name: epochs})
     assert getattr(RunSpec.model_validate({"epochs": 3, name: 2}), name) == 2
     assert getattr(RunSpec.model_validate({"epochs": 1, name: 0}), name) == 0
@@ -73,6 +76,14 @@ def test_supports_join_by_hand() -> None:
     assert [joined_supports(spec, epoch, 3) for epoch in range(8)] == [1, 1, 2, 2, 3, 3, 3, 3]
     assert [joined_supports(spec, epoch, 0) for epoch in (0, 7)] == [0, 0], "a binary arm"
     assert joined_supports(RunSpec(epochs=8), 0, 3) == 3
+
+
+def test_a_curriculum_that_ends_too_early_is_refused() -> None:
+    spec = RunSpec(epochs=5, curriculum_epochs=2)
+    require_all_to_join(spec, 3)
+    with pytest.raises(InputError, match="only 3 of 4 join within 5 epochs"):
+        require_all_to_join(spec, 4)
+    require_all_to_join(RunSpec(epochs=1), 4)
 
 
 def test_support_weight_by_hand() -> None:
