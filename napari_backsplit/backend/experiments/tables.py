@@ -37,7 +37,7 @@ class Table:
         """Return the title and the table in Markdown, all but the first column to the right."""
         head, *rows = ("| " + " | ".join(cells) + " |" for cells in (self.head, *self.rows))
         rule = "|---|" + "--:|" * (len(self.head) - 1)
-        return "\n".join([f"## {self.title}", "", head, rule, *rows])
+        return "\n".join([f"**{self.title}**", "", head, rule, *rows])
 
 
 def tables(
