@@ -138,7 +138,7 @@ def _run(
     show(write_results(plan, results, jobs, folder, page), as_json)
     if not as_json:
         _show_results(plan, results)
-        say(f"All figures: {folder / plan.name}.md and {folder / 'results.json'}")
+        say(f"All figures: {folder / plan.name}.md and {folder / plan.name}-results.json")
     if not any(result.summary for result in results):
         raise typer.Exit(1)
 

@@ -107,7 +107,7 @@ def test_an_experiment_prints_and_writes_its_tables(backsplit: Backsplit, tmp_pa
         in (tmp_path / "page.md").read_text()
     )
     again = backsplit("mine.toml", "--json")
-    assert json.loads(again.out) == json.loads((folder / "results.json").read_text())
+    assert json.loads(again.out) == json.loads((folder / "mine-results.json").read_text())
     assert again.err == ""
     assert "0 of 2 runs to do" in backsplit("mine.toml", "--dry-run").out
 

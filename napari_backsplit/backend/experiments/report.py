@@ -1,4 +1,4 @@
-"""What an experiment leaves: results.json, and Markdown with its tables between two marks."""
+"""What an experiment leaves: figures as JSON, and tables in Markdown between two marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from napari_backsplit.backend.files import write_json, write_text
 from napari_backsplit.backend.jobs import Job, State
 
 FORMAT_VERSION = 1
-RESULTS = "results.json"
 
 
 def write_results(
@@ -28,7 +27,7 @@ def write_results(
     folder: Path,
     page: Path | None = None,
 ) -> dict[str, Any]:
-    """Write results.json and <name>.md, and the tables into `page`; return what results.json holds.
+    """Write <name>-results.json and <name>.md, and the tables into `page`; return the figures.
 
     Raises
     ------
@@ -37,14 +36,14 @@ def write_results(
     """
     text = report_text(plan, results, jobs)
     plain = plain_results(plan, results)
-    write_json(folder / RESULTS, plain)
+    write_json(folder / f"{plan.name}-results.json", plain)
     write_text(folder / f"{plan.name}.md", new_page(plan, text))
     if page is not None:
         write_page(page, plan, text)
     return plain
 
 
-# ---------------------------------------------------------------------- results.json
+# ---------------------------------------------------------------------- figures
 
 
 def plain_results(plan: ExperimentPlan, results: Sequence[DrawResult]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def test_false_positives_at_matched_sensitivity() -> None:
 def test_plain_results_are_strict_json(tmp_path: Path) -> None:
     results = [draw(1, figures(0.7), figures(0.0, missed=4)), result(2, None)]
     plain = write_results(PLAN, results, [], tmp_path)
-    text = (tmp_path / "results.json").read_text()
+    text = (tmp_path / f"{PLAN.name}-results.json").read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == plain
     assert plain == json.loads(json.dumps(plain_results(PLAN, results)))
     figures_of = plain["targets"]["lesion"]["figures"]
