@@ -7,9 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from napari_backsplit.backend.volume import Geometry, Volume, read_label_map, wr
 from napari_backsplit.cli import app, main
 from tests.backend.jobs.job_support import COMMAND, until
 from tests.backend.jobs.job_support import ENV as TINY
+from tests.cli_support import Answer, Backsplit
 
 AXES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 GRID = Geometry((4, 5, 6), (3.0, 1.5, 1.0), (0.0, -20.0, 5.0), AXES)
@@ -30,15 +31,6 @@ ENV = {"OMP_NUM_THREADS": "1"}
 
 
 UPDATE = "Update napari-backsplit.\n"
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Backsplit = Callable[..., Answer]
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from napari_backsplit.backend.jobs import list_jobs
 from napari_backsplit.cli import main
 from napari_backsplit.cli.experiment import draw_numbers
 from tests.backend.experiments.experiment_support import FAKE
+from tests.cli_support import Answer, Backsplit
 
 TOML = """
 name = "mine"
@@ -37,15 +37,6 @@ run = { arm = "binary" }
 [[arms]]
 name = "ours"
 """
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Backsplit = Callable[..., Answer]
 
 
 @pytest.fixture
