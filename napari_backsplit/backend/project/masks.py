@@ -100,7 +100,7 @@ def provenance_of(
         A key does not fit, or a text in it is a path.
     """
     values = given.model_dump() if isinstance(given, Provenance) else dict(given)
-    values["who"] = values.get("who") or _login()
+    values["who"] = values.get("who") or login()
     values["when"] = values.get("when") or today()
     values["notes"] = (*values.get("notes", ()), *volume.notes)
     if resampled:
@@ -112,13 +112,14 @@ def provenance_of(
         raise InputError(f"{what}: {explain(error)}.", "Correct its provenance.") from error
 
 
-def replace(path: Path, volume: Volume, record: Provenance, trash: Path) -> None:
-    """Write a mask and its provenance; keep the mask that was there.
+def replace(path: Path, volume: Volume, record: Provenance, trash: Path | None) -> None:
+    """Write a mask and its provenance; keep the mask that was there in `trash`.
 
     The provenance holds the SHA-256 of its mask, so that a mask that was changed since is known.
     """
     with written_whole(volume, path) as temporary:
-        keep(path, trash)
+        if trash is not None:
+            keep(path, trash)
         values = {**record.model_dump(mode="json"), "sha256": sha256(temporary)}
         write_json(beside(path), values)
 
@@ -133,6 +134,13 @@ def keep(path: Path, trash: Path) -> None:
     link_or_copy(path, trash / f"{stem}-{number}{ENDING}")
     if beside(path).exists():
         link_or_copy(beside(path), trash / f"{stem}-{number}.json")
+
+
+def remove(path: Path, trash: Path) -> None:
+    """Take a mask and its provenance away; they are kept in the trash."""
+    keep(path, trash)
+    path.unlink(missing_ok=True)
+    beside(path).unlink(missing_ok=True)
 
 
 def beside(path: Path) -> Path:
@@ -156,7 +164,7 @@ def read_provenance(path: Path) -> Provenance:
 def write_review(path: Path, review: Review, who: str) -> None:
     """Change the review state of a mask."""
     values = read_provenance(path).model_dump(mode="json")
-    change = {"review": review, "reviewed_by": who or _login(), "reviewed_when": today()}
+    change = {"review": review, "reviewed_by": who or login(), "reviewed_when": today()}
     write_json(beside(path), Provenance(**{**values, **change}).model_dump(mode="json"))
 
 
@@ -168,7 +176,8 @@ def voxels(path: Path) -> int:
     return int(np.count_nonzero(read_mask(path).array))
 
 
-def _login() -> str:
+def login() -> str:
+    """Return the name of the user's account, "" where there is none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -115,6 +115,21 @@ class ProjectReader:
         geometry = self.geometry(case)
         return {name: maskery.read(path, geometry) for name, path in paths.items() if path}
 
+    def mask(self, case: str, structure: str) -> NDArray[np.bool_]:
+        """Read one mask: bool, (z, y, x), on the case's grid.
+
+        Raises
+        ------
+        GeometryError
+            It does not lie on that grid.
+        ProjectError
+            The case has no mask of the structure.
+        """
+        path = self.mask_path(case, structure)
+        if path is None:
+            raise ProjectError(f"{case} has no mask of {structure}.", "Make one first.")
+        return maskery.read(path, self.geometry(case))
+
     def missing_supports(self, case: str) -> tuple[str, ...]:
         """Return the supports that a case has no mask of; an empty mask is not missing."""
         return tuple(s for s in self._schema.support_names if self.mask_path(case, s) is None)

@@ -226,6 +226,7 @@ class Project(ProjectReader):
         replace: bool = False,
         resample: bool = False,
         source: Path | None = None,
+        keep_old: bool = True,
     ) -> Path:
         """Write the mask of a structure and, beside it, where it comes from.
 
@@ -243,6 +244,8 @@ class Project(ProjectReader):
             Bring a mask on another grid to the case's (nearest neighbour), and record it.
         source : Path, optional
             The file it was read from; kept in private.json only.
+        keep_old : bool
+            False where what is replaced can be had again, from the case's journal.
 
         Raises
         ------
@@ -261,9 +264,20 @@ class Project(ProjectReader):
             if source is not None:
                 origins = read_private(self.folder)
                 write_private(self.folder, origins.with_mask(case, structure, source.resolve()))
-            maskery.replace(path, fitted, record, self.folder / "cases" / case / "trash")
+            trash = self.folder / "cases" / case / "trash" if keep_old else None
+            maskery.replace(path, fitted, record, trash)
         self.changed.emit(case)
         return path
+
+    def remove_mask(self, case: str, structure: str) -> None:
+        """Take a mask away, so that nothing is known of the structure; no mask is no error.
+
+        The mask is kept in the case's ``trash``.
+        """
+        path = self._mask_file(case, structure)
+        with self._writing(f"{structure} of {case}"):
+            maskery.remove(path, self.folder / "cases" / case / "trash")
+        self.changed.emit(case)
 
     def set_review(self, case: str, structure: str, review: Review, who: str = "") -> None:
         """Record that a person accepted or rejected a mask.

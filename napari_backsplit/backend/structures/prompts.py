@@ -71,12 +71,20 @@ class _Drawn(Value):
         sides.insert(self.axis, (self.index, self.index + 1))
         return sides[0], sides[1], sides[2]
 
-    def _crop(self, plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.expand_dims(plane, self.axis)
+    def _line(self, path: Vertices) -> NDArray[np.bool_]:
+        """Return the voxels on a path, one voxel wide, in the slice and within `bounds`."""
+        from skimage.draw import line
 
-    def _local(self) -> NDArray[np.float64]:
-        corners = np.asarray(self.path, float)
-        return np.asarray(corners - np.rint(corners.min(0)))
+        corners = np.rint(path).astype(int) - self._low()
+        sides = self.bounds()
+        plane = np.zeros([b - a for i, (a, b) in enumerate(sides) if i != self.axis], bool)
+        plane[tuple(corners.T)] = True
+        for a, b in pairwise(corners):
+            plane[line(*a, *b)] = True
+        return plane
+
+    def _low(self) -> NDArray[np.int_]:
+        return np.rint(np.min(self.path, axis=0)).astype(int)
 
 
 class Scribble(_Drawn):
@@ -86,14 +94,7 @@ class Scribble(_Drawn):
 
     def mask(self) -> NDArray[np.bool_]:
         """Return the voxels on the line, one voxel wide, within `bounds`: bool, (z, y, x)."""
-        from skimage.draw import line
-
-        corners = np.rint(self._local()).astype(int)
-        plane = np.zeros(corners.max(0) + 1, bool)
-        plane[tuple(corners.T)] = True
-        for a, b in pairwise(corners):
-            plane[line(*a, *b)] = True
-        return self._crop(plane)
+        return np.expand_dims(self._line(self.path), self.axis)
 
 
 class Lasso(_Drawn):
@@ -103,14 +104,11 @@ class Lasso(_Drawn):
 
     def mask(self) -> NDArray[np.bool_]:
         """Return the voxels inside and on the line, within `bounds`: bool, (z, y, x)."""
-        from skimage.draw import polygon, polygon_perimeter
+        from skimage.draw import polygon
 
-        corners = self._local()
-        shape = tuple(np.rint(corners).astype(int).max(0) + 1)
-        plane = np.zeros(shape, bool)
-        plane[polygon(*corners.T, shape)] = True
-        plane[polygon_perimeter(*np.rint(corners).astype(int).T, shape, clip=True)] = True
-        return self._crop(plane)
+        plane = self._line((*self.path, self.path[0]))
+        plane[polygon(*(np.asarray(self.path) - self._low()).T, plane.shape)] = True
+        return np.expand_dims(plane, self.axis)
 
 
 Prompt = Annotated[Point | Box | Scribble | Lasso, Field(discriminator="kind")]
