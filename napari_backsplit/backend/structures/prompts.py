@@ -84,7 +84,7 @@ class _Drawn(Value):
         return plane
 
     def _low(self) -> NDArray[np.int_]:
-        return np.rint(np.min(self.path, axis=0)).astype(int)
+        return np.asarray(np.rint(np.min(self.path, axis=0)), int)
 
 
 class Scribble(_Drawn):
