@@ -15,6 +15,7 @@ TASKS: Mapping[str, str] = {
     "plan": "napari_backsplit.backend.training.tasks:run_plan",
     "train": "napari_backsplit.backend.training.tasks:run_train",
     "export": "napari_backsplit.backend.training.tasks:run_export",
+    "segment": "napari_backsplit.backend.structures.tasks:run_segment",
     "predict": "napari_backsplit.backend.prediction.tasks:run_predict",
     "compare": "napari_backsplit.backend.comparison.tasks:run_compare",
 }
