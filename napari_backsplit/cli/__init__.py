@@ -79,4 +79,5 @@ from napari_backsplit.cli import (  # noqa: E402  they add commands
     experiment,  # noqa: F401
     jobs,  # noqa: F401
     models,  # noqa: F401
+    structures,  # noqa: F401
 )

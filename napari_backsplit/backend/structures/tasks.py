@@ -209,7 +209,7 @@ class _Segmenter:
         write_volume(Volume(restore(mask, geometry), geometry), self._file(work, ENDING))
         record = {
             **self._provenance(prompts),
-            "seconds": [round(s, 4) for s in seconds],
+            "seconds": [round(s, 6) for s in seconds],
             "voxels": int(np.count_nonzero(mask)),
             "dice": None if reference is None else dice(reference, mask),
         }
@@ -217,7 +217,7 @@ class _Segmenter:
 
     def _provenance(self, prompts: Sequence[AnyPrompt]) -> dict[str, Any]:
         spec, about = self._spec, self._about
-        how = f"{spec.clicks} random clicks in a reference mask, seed {spec.seed}."
+        how = f"{len(prompts)} random clicks in a reference mask, seed {spec.seed}."
         return {
             "engine": about.engine,
             "model": about.model,
