@@ -178,6 +178,23 @@ def sample_project(
     return project
 
 
+def sample_to_click(folder: Path, cases: int = 4) -> None:
+    """Make a project of synthetic cases with reference lesions, whose supports are still to do.
+
+    Parameters
+    ----------
+    folder : Path
+        Must not exist; it appears when the project is whole.
+    """
+    spec = PhantomSpec(shape=(64, 96, 96), lesion_free=0.0)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".sample-") as made:
+        place = Path(made) / "sample"
+        with sample_project(place, 1, cases, 0, spec, {}) as project:
+            project.set_supports(["kidney", "liver", "spleen"])
+        place.rename(folder)
+
+
 def _add_case(project: Project, case: SampleCase, supports: Mapping[str, Sequence[str]]) -> None:
     """Draw a case into a project; its image is made beside it and moves in by its link."""
     phantom = case.draw()

@@ -1,0 +1,52 @@
+"""Images leave this machine only where the user has said so, once for each project."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from napari_backsplit.backend.errors import ProjectError
+from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.project import ProjectReader
+from napari_backsplit.backend.project.masks import login
+from napari_backsplit.backend.project.schema import today
+from napari_backsplit.backend.structures.settings import EngineSettings
+
+FILE = "consent.json"
+
+
+class ConsentMissing(ProjectError):
+    """The images of a project would leave the machine, and nobody has agreed."""
+
+
+def server_of(engine: str, settings: EngineSettings) -> str:
+    """Return the server that would see the images, "" where they stay on this machine.
+
+    A tunnel's near end is an address of this machine; what goes in leaves it all the same.
+    """
+    if engine != "nninteractive" or settings.where == "here":
+        return ""
+    return urlsplit(settings.url).netloc.rpartition("@")[2] or settings.url
+
+
+def allows_elsewhere(project: ProjectReader, engine: str, settings: EngineSettings) -> None:
+    """Refuse an engine elsewhere that the project has no consent for.
+
+    Raises
+    ------
+    ConsentMissing
+        Names the server.
+    """
+    host = server_of(engine, settings)
+    given = read_json(project.folder / FILE) if (project.folder / FILE).exists() else {}
+    if host and host not in given:
+        raise ConsentMissing(
+            f"The images of this project would be sent to {host}.",
+            "Agree to it for this project, or choose an engine on this machine.",
+        )
+
+
+def give_consent(project: ProjectReader, host: str) -> None:
+    """Record that the images of a project may be sent to a server, by whom and when."""
+    file = project.folder / FILE
+    given = read_json(file) if file.exists() else {}
+    write_json(file, {**given, host: {"who": login(), "when": today()}})

@@ -1,0 +1,300 @@
+"""The layers of the open case: its channels, a labels layer for each structure, its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer, Points, Shapes
+from qtpy.QtCore import QObject, Signal
+
+from napari_backsplit.backend.structures.annotation import Annotation
+from napari_backsplit.backend.structures.history import AnyPrompt
+from napari_backsplit.backend.structures.prompts import Bounds
+from napari_backsplit.backend.volume import Volume
+from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._layers import (
+    Placement,
+    flip_bounds,
+    flip_index,
+    image_layer,
+    labels_layer,
+    placement,
+    refresh_bounds,
+    shown,
+)
+from napari_backsplit.widgets._orientation import orient, show_plane
+from napari_backsplit.widgets._strokes import turned_over
+
+POSITIVE, NEGATIVE = "#009e73", "#d55e00"  # of Okabe and Ito
+PREVIEW = "#f0e442"
+MARK, LINE = 5, 0.6
+"""Sizes of a point and of a line, in voxels."""
+
+
+class CaseLayers(QObject):
+    """Shows the desk's case in a viewer, and tells the desk what is painted.
+
+    A layer that a person removes comes back when its structure is chosen again; renaming one does
+    no harm. Layers that are not ours are left alone.
+    """
+
+    added = Signal(object)
+
+    def __init__(self, viewer: ViewerModel, desk: Desk) -> None:
+        super().__init__()
+        self._viewer, self._desk = viewer, desk
+        self._annotation: Annotation | None = None
+        self._images: dict[str, Layer] = {}
+        self._labels: dict[str, Labels] = {}
+        self._points: Points | None = None
+        self._drawn: Shapes | None = None
+        self._place: Placement | None = None
+        self._ours = False
+        desk.case_changed.connect(self.show_case)
+        desk.project_changed.connect(self._show_structures)
+        desk.structure_selected.connect(self._select)
+        desk.structure_changed.connect(self._refresh)
+        viewer.layers.events.removed.connect(self._removed)
+
+    @property
+    def labels(self) -> dict[str, Labels]:
+        """The layer of each structure."""
+        return self._labels
+
+    @property
+    def place(self) -> Placement | None:
+        """Where the voxels of the open case lie in the viewer; None without a case."""
+        return self._place
+
+    def show_case(self) -> None:
+        """Show the desk's case in place of the one before."""
+        self._take_away()
+        self._annotation = annotation = self._desk.annotation
+        if annotation is None:
+            return
+        first = not len(self._viewer.layers)
+        self._place = placement(annotation.grid)
+        with self._by_us():
+            for channel in annotation.channels():
+                self._images[channel] = self._add(_channel(annotation, channel, self._desk))
+            self._show_structures()
+            self._add_prompts()
+        orient(self._viewer)
+        if first:
+            show_plane(self._viewer, "axial")
+            self._viewer.reset_view()
+        self._to_the_middle()
+        self.show_channel()
+
+    def show_channel(self) -> None:
+        """Show the channel that is clicked on; the others are hidden."""
+        if self._annotation is not None:
+            chosen = self._desk.channel or self._annotation.channels()[0]
+            for channel, layer in self._images.items():
+                layer.visible = channel == chosen
+
+    def preview(self, path: list[Any], closed: bool) -> None:
+        """Show what is being drawn: world positions; none takes it away."""
+        if self._drawn is not None:
+            self._show_prompts(path=path, closed=closed)
+
+    def close(self) -> None:
+        """Take our layers out of the viewer."""
+        self._viewer.layers.events.removed.disconnect(self._removed)
+        self._take_away()
+
+    # ------------------------------------------------------------------ layers come and go
+
+    def _show_structures(self) -> None:
+        annotation = self._annotation
+        if annotation is None or annotation is not self._desk.annotation:
+            return
+        for structure in self._desk.structures():
+            if structure.name not in self._labels:
+                self._add_labels(structure.name, structure.colour)
+        self._raise_prompts()
+
+    def _add_labels(self, name: str, colour: str) -> None:
+        assert self._annotation is not None
+        data = labels_layer(self._annotation.mask(name), self._annotation.grid, name, colour)
+        layer = self._add(data)
+        assert isinstance(layer, Labels)
+        layer.selected_label = 1
+        layer.brush_size = 6
+        layer.events.paint.connect(lambda event: self._painted(name, event.value))
+        layer.events.selected_label.connect(lambda event: _keep_label(layer))
+        self._labels[name] = layer
+
+    def _add_prompts(self) -> None:
+        assert self._place is not None
+        space = {
+            "ndim": 3,
+            "scale": self._place.scale,
+            "translate": self._place.translate,
+            "units": ("mm", "mm", "mm"),
+            "axis_labels": ("z", "y", "x"),
+        }
+        points = {"name": "prompts", "symbol": "cross", **space}
+        self._points = self._add((np.empty((0, 3)), points, "points"))
+        self._drawn = self._add(([], {"name": "drawn", **space}, "shapes"))
+        self._show_prompts()
+
+    def _add(self, data: tuple[Any, dict[str, Any], str]) -> Any:
+        with self._by_us():
+            layer = self._viewer.add_layer(Layer.create(*data))
+        self.added.emit(layer)
+        return layer
+
+    def _take_away(self) -> None:
+        ours = [*self._images.values(), *self._labels.values(), self._points, self._drawn]
+        self._images, self._labels, self._points, self._drawn = {}, {}, None, None
+        self._annotation = self._place = None
+        with self._by_us():
+            for layer in ours:
+                if layer is not None and layer in self._viewer.layers:
+                    self._viewer.layers.remove(layer)
+
+    def _removed(self, event: Any) -> None:
+        """Note that a person took a layer away; the mask behind it is safe."""
+        if self._ours:
+            return
+        for name in [n for n, layer in self._labels.items() if layer is event.value]:
+            del self._labels[name]
+            self._desk.told.emit(
+                f"The layer of {name} was removed; its mask is safe. Choose {name} to see it again."
+            )
+        if event.value in (self._points, self._drawn):
+            self._points = self._points if event.value is not self._points else None
+            self._drawn = self._drawn if event.value is not self._drawn else None
+
+    @contextmanager
+    def _by_us(self) -> Iterator[None]:
+        before, self._ours = self._ours, True
+        try:
+            yield
+        finally:
+            self._ours = before
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _select(self, name: str) -> None:
+        structure = next((s for s in self._desk.structures() if s.name == name), None)
+        if self._annotation is None or structure is None:
+            return
+        if name not in self._labels:
+            self._add_labels(name, structure.colour)
+            self._raise_prompts()
+        for other, layer in self._labels.items():
+            layer.editable = other == name and not self._annotation.locked(other)
+        self._viewer.layers.selection.active = self._labels[name]
+        self._show_prompts()
+
+    def _refresh(self, name: str, bounds: Bounds | None) -> None:
+        layer = self._labels.get(name)
+        if layer is None or self._annotation is None:
+            return
+        if bounds is not None:
+            refresh_bounds(layer, bounds)
+        layer.editable = name == self._desk.structure and not self._annotation.locked(name)
+        if name == self._desk.structure:
+            self._show_prompts()
+
+    def _show_prompts(self, path: list[Any] | None = None, closed: bool = False) -> None:
+        annotation, place = self._annotation, self._place
+        if annotation is None or place is None or not self._desk.structure:
+            return
+        steps = annotation.steps(self._desk.structure)
+        prompts = [step.prompt for step in steps if step.prompt is not None]
+        self._show_points([p for p in prompts if p.kind == "point"], place)
+        self._show_drawn([p for p in prompts if p.kind != "point"], place, path, closed)
+
+    def _show_points(self, points: list[Any], place: Placement) -> None:
+        layer = self._points
+        if layer is None:
+            return
+        at = np.reshape([p.at for p in points], (-1, 3))
+        layer.data = flip_index(at, place.shape)
+        if points:
+            layer.symbol = ["cross" if p.positive else "hbar" for p in points]
+            layer.face_color = [POSITIVE if p.positive else NEGATIVE for p in points]
+            layer.border_color = "white"
+        layer.size = MARK
+        layer.selected_data = set()
+
+    def _show_drawn(
+        self, prompts: list[Any], place: Placement, path: list[Any] | None, closed: bool
+    ) -> None:
+        layer = self._drawn
+        if layer is None:
+            return
+        shapes = [_outline(p, place) for p in prompts]
+        colours = [POSITIVE if p.positive else NEGATIVE for p in prompts]
+        kinds = ["path" if p.kind == "scribble" else "polygon" for p in prompts]
+        if path and len(path) > 1:
+            shapes.append(flip_index(place.to_index(path), place.shape))
+            colours.append(PREVIEW)
+            kinds.append("polygon" if closed and len(path) > 2 else "path")
+        layer.data = []
+        if shapes:
+            look = {"edge_color": colours, "edge_width": LINE, "face_color": "transparent"}
+            layer.add(shapes, shape_type=kinds, **look)
+            layer.selected_data = set()
+
+    def _raise_prompts(self) -> None:
+        layers = self._viewer.layers
+        for layer in (self._drawn, self._points):
+            if layer is not None and layer in layers:
+                layers.move(layers.index(layer), len(layers))
+
+    def _to_the_middle(self) -> None:
+        if self._place is None:
+            return
+        middle = self._place.to_world(np.floor_divide(self._place.shape, 2))
+        for axis, position in enumerate(middle, start=self._viewer.dims.ndim - 3):
+            self._viewer.dims.set_point(axis, position)
+
+    # ------------------------------------------------------------------ what is painted
+
+    def _painted(self, name: str, atoms: list[Any]) -> None:
+        layer = self._labels.get(name)
+        if layer is None or self._annotation is None:
+            return
+        stroke = turned_over(layer.data, atoms)
+        if stroke is not None:
+            bounds, difference = stroke
+            canonical = flip_bounds(bounds, self._annotation.grid.shape)
+            self._desk.record(name, canonical, shown(difference))
+
+
+def _channel(annotation: Annotation, channel: str, desk: Desk) -> tuple[Any, dict[str, Any], str]:
+    assert desk.project is not None
+    known = {c.name: c.modality for c in desk.project.schema.channels}
+    volume = Volume(annotation.scene(channel).image, annotation.grid)
+    name = f"{channel} · {annotation.case}"
+    return image_layer(volume, name, known.get(channel, ""), case=annotation.case)
+
+
+def _outline(prompt: AnyPrompt, place: Placement) -> Any:
+    """Return the vertices of a box, scribble or lasso in the layer."""
+    if prompt.kind == "box":
+        (z0, z1), (y0, y1), (x0, x1) = prompt.bounds()
+        thin = int(np.argmin([z1 - z0, y1 - y0, x1 - x0]))
+        low, high = np.array([z0, y0, x0]) - 0.5, np.array([z1, y1, x1]) - 0.5
+        low[thin] = high[thin] = (low[thin] + high[thin]) / 2
+        a, b = (axis for axis in range(3) if axis != thin)
+        corners = np.tile(low, (4, 1))
+        corners[1:3, a], corners[2:4, b] = high[a], high[b]
+        return flip_index(corners, place.shape)
+    assert prompt.kind in ("scribble", "lasso")
+    corners = np.insert(np.asarray(prompt.path, float), prompt.axis, prompt.index, axis=1)
+    corners = np.repeat(corners, 2, 0) if len(corners) == 1 else corners
+    return flip_index(corners, place.shape)
+
+
+def _keep_label(layer: Labels) -> None:
+    if layer.selected_label not in (0, 1):
+        layer.selected_label = 1

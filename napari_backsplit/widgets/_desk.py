@@ -1,0 +1,393 @@
+"""What is open in the window: a project, a case, its structures, an engine. It draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.schema import Structure
+from napari_backsplit.backend.structures.annotation import Annotation
+from napari_backsplit.backend.structures.consent import allows_elsewhere
+from napari_backsplit.backend.structures.engines import Engine, EngineCancelled, make_engine
+from napari_backsplit.backend.structures.history import AnyPrompt
+from napari_backsplit.backend.structures.prompts import Bounds
+from napari_backsplit.backend.structures.settings import EngineSettings, read_settings
+from napari_backsplit.backend.structures.sheet import Outcome, Standing, standing
+from napari_backsplit.backend.structures.vocabulary import neutral, structure_named
+from napari_backsplit.widgets._driver import EngineDriver, Order
+from napari_backsplit.widgets._threads import Hop, Lane
+
+SAVE_AFTER_MS = 4000
+Standings = dict[str, dict[str, Standing]]
+
+
+class Desk(QObject):
+    """The state of the window; panels show it and ask it.
+
+    Nothing that takes long runs in the window's thread: `files` opens and writes, `scribe` keeps
+    strokes and undo, and each engine has a thread of its own.
+
+    Attributes
+    ----------
+    project : Project, optional
+    annotation : Annotation, optional
+        The case that is open.
+    structure : str
+        The one that prompts and strokes go to, "" for none.
+    standings : dict
+        Case -> structure -> how far it is.
+    """
+
+    project_changed = Signal()
+    case_changed = Signal()
+    structure_selected = Signal(str)
+    structure_changed = Signal(str, object)
+    standings_changed = Signal()
+    engine_changed = Signal()
+    busy_changed = Signal()
+    told = Signal(str)
+    failed = Signal(object)
+
+    def __init__(
+        self,
+        make: Callable[[str, EngineSettings], Engine] = make_engine,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.project: Project | None = None
+        self.annotation: Annotation | None = None
+        self.structure = ""
+        self.channel = ""
+        self.standings: Standings = {}
+        self.opening = ""
+        self.settings = EngineSettings()
+        self.driver: EngineDriver | None = None
+        self.hop = Hop(self)
+        self.files = Lane(self.hop, self.failed.emit, "files")
+        self.scribe = Lane(self.hop, self.failed.emit, "scribe")
+        self._make = make
+        self._drivers: dict[str, EngineDriver] = {}
+        self._generation = 0
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(SAVE_AFTER_MS)
+        self._idle.timeout.connect(self.save)
+
+    # ------------------------------------------------------------------ project
+
+    def open_project(self, make: Callable[[], Project], words: str = "opening the project") -> None:
+        """Open what `make` returns, in place of the present project."""
+        self.close_project()
+        self._busy(words)
+        self.files.do(lambda: _opened(make()), self._has_project, self._could_not)
+
+    def close_project(self) -> None:
+        """Write what changed and let another writer in."""
+        self.close_case()
+        project, self.project = self.project, None
+        self.standings = {}
+        if project is not None:
+            self.files.do(project.close)
+            self.project_changed.emit()
+
+    def add_images(self, paths: list[Path]) -> None:
+        """Add a case for each image file or DICOM folder; errors are told one by one."""
+        project = self.project
+        if project is None:
+            return
+        channel = project.schema.channel_names[0]
+        self._busy(f"adding {len(paths)} image{'s' * (len(paths) != 1)}")
+        for path in paths:
+            add = partial(project.add_case, {channel: path}, name=path.name)
+            self.files.do(add, lambda case: self._has_image(), self._could_not)
+
+    def add_structure(self, text: str) -> None:
+        """Add a support to the project, by a name of the vocabulary or free text."""
+        assert self.project is not None
+        name = neutral(text)
+        schema = self.project.schema
+        if name in (s.name for s in schema.structures):
+            self.select(name)
+            return
+        added = structure_named(name, [s.colour for s in schema.structures])
+        self.project.set_supports([*schema.supports, added])
+        self.project_changed.emit()
+        self.select(name)
+        self.survey()
+
+    def structures(self) -> tuple[Structure, ...]:
+        """Return the project's structures, supports first: those are what is clicked most."""
+        if self.project is None:
+            return ()
+        return (*self.project.schema.supports, *self.project.schema.targets)
+
+    def survey(self) -> None:
+        """Look how far every structure of every case is."""
+        if (project := self.project) is not None:
+            self.files.do(lambda: survey(project), self._has_standings)
+
+    # ------------------------------------------------------------------ case
+
+    def open_case(self, case: str) -> None:
+        """Leave the present case and open another."""
+        project = self.project
+        if project is None:
+            return
+        self.close_case()
+        self._generation += 1
+        generation = self._generation
+        self._busy(f"opening {case}")
+        self.files.do(
+            lambda: _loaded(project, case),
+            lambda annotation: self._has_case(annotation, generation),
+            self._could_not,
+        )
+
+    def close_case(self) -> None:
+        """Leave the case: its masks are written; prompts on their way are filed when they come."""
+        annotation, self.annotation = self.annotation, None
+        if annotation is not None:
+            self.files.do(annotation.save_all)
+            self.case_changed.emit()
+
+    def next_undone(self) -> str | None:
+        """Return the next case after the present one with an unfinished structure."""
+        cases = list(self.standings)
+        here = cases.index(self.annotation.case) + 1 if self.annotation else 0
+        order = (*cases[here:], *cases[:here])
+        return next((case for case in order if not self._is_done(case)), None)
+
+    # ------------------------------------------------------------------ structures
+
+    def select(self, structure: str) -> None:
+        """Take a structure up; the one that is left is written."""
+        if structure == self.structure:
+            return
+        self.save()
+        self.structure = structure
+        self.structure_selected.emit(structure)
+
+    def save(self) -> None:
+        """Write the mask of the present structure."""
+        annotation, structure = self.annotation, self.structure
+        if annotation is not None and structure and not annotation.project.read_only:
+            self.files.do(lambda: annotation.save(structure))
+
+    def ask(self, prompt: AnyPrompt) -> None:
+        """Send a prompt for the present structure to the engine."""
+        if self.annotation is None or self.driver is None:
+            raise InputError("No case is open.", "Open a case from the list.")
+        if not self.structure:
+            raise InputError("No structure is chosen.", "Choose one in the list, or add one.")
+        if self.annotation.locked(self.structure):
+            raise InputError(f"{self.structure} is locked.", "Unlock it in the list first.")
+        allows_elsewhere(self.annotation.project, self.driver.name, self.settings)
+        self.driver.ask(Order(self.annotation, self.structure, prompt, self.channel))
+
+    def record(self, structure: str, bounds: Bounds, difference: NDArray[np.bool_]) -> None:
+        """Keep a stroke that the layer, and so the mask, shows already."""
+        if (annotation := self.annotation) is not None:
+            self.scribe.do(lambda: annotation.edit(structure, bounds, difference, painted=True))
+
+    def turn(self, way: str) -> None:
+        """Undo or redo the last step of the present structure."""
+        annotation, structure = self.annotation, self.structure
+        if annotation is None or not structure:
+            return
+        if way == "undo" and self.driver and self.driver.orders:
+            self.driver.cancel()
+            self.told.emit("The prompt was cancelled.")
+            return
+        step = annotation.undo if way == "undo" else annotation.redo
+        nothing = f"Nothing to {way} in {structure}."
+        self.scribe.do(lambda: step(structure), lambda did: did or self.told.emit(nothing))
+
+    def clear(self) -> None:
+        """Empty the present structure, as one step that can be undone."""
+        annotation, structure = self.annotation, self.structure
+        if annotation is not None and structure:
+            self.scribe.do(lambda: annotation.clear(structure))
+
+    def accept(self) -> None:
+        """Finish the present structure and take up the next unfinished one of the case."""
+        annotation, structure = self.annotation, self.structure
+        if annotation is not None and structure:
+            self.files.do(lambda: annotation.accept(structure), lambda _: self._accepted(structure))
+
+    def set_locked(self, structure: str, locked: bool) -> None:
+        """Lock a structure or unlock it."""
+        if self.annotation is not None:
+            (self.annotation.lock if locked else self.annotation.unlock)(structure)
+
+    # ------------------------------------------------------------------ engine
+
+    def use_engine(self, name: str, settings: EngineSettings | None = None) -> None:
+        """Choose an engine; one with other settings is made anew."""
+        self.settings = settings or self.settings
+        known = self._drivers.get(name)
+        if known is not None and known.settings != self.settings:
+            self._drivers.pop(name).close()
+        if name not in self._drivers:
+            driver = EngineDriver(name, self.settings, self.hop, self._make)
+            driver.changed.connect(self.engine_changed)
+            driver.changed.connect(self.busy_changed)
+            driver.answered.connect(self._answered)
+            driver.failed.connect(self._failed)
+            self._drivers[name] = driver
+        self.driver = self._drivers[name]
+        self.engine_changed.emit()
+        if self.annotation is not None:
+            self._warm_up()
+
+    def load_settings(self) -> None:
+        """Read this user's settings; told where they do not fit."""
+        try:
+            self.settings = read_settings()
+        except InputError as error:
+            self.failed.emit(error)
+
+    def cancel(self) -> None:
+        """Drop the prompt that is being answered and those that wait."""
+        if self.driver is not None:
+            self.driver.cancel()
+
+    def close(self) -> None:
+        """Write what changed, end the engines, let another writer in. It does not wait."""
+        self._idle.stop()
+        self.close_project()
+        for driver in self._drivers.values():
+            driver.close()
+        self._drivers.clear()
+        self.driver = None
+        for lane in (self.scribe, self.files):
+            lane.close()
+
+    # ------------------------------------------------------------------ inside
+
+    def _is_done(self, case: str) -> bool:
+        """Whether every support was judged and every lesion has a reference mask."""
+        targets = self.project.schema.target_names if self.project else ()
+        open_for = {
+            name: ("none",) if name in targets else ("none", "editing")
+            for name in self.standings[case]
+        }
+        return all(state not in open_for[name] for name, state in self.standings[case].items())
+
+    def _busy(self, words: str) -> None:
+        self.opening = words
+        self.busy_changed.emit()
+
+    def _has_project(self, opened: tuple[Project, Standings]) -> None:
+        self.project, self.standings = opened
+        self.structure = ""
+        self._busy("")
+        self.project_changed.emit()
+        if self.project.notice:
+            self.told.emit(self.project.notice)
+        if self.standings:
+            self.open_case(self.next_undone() or next(iter(self.standings)))
+
+    def _has_image(self) -> None:
+        self.project_changed.emit()
+        self.survey()
+
+    def _has_standings(self, standings: Standings) -> None:
+        first = not self.standings and standings
+        self.standings = standings
+        self._busy("")
+        self.standings_changed.emit()
+        if first and self.annotation is None:
+            self.open_case(next(iter(standings)))
+
+    def _has_case(self, annotation: Annotation, generation: int) -> None:
+        if generation != self._generation or annotation.project is not self.project:
+            return
+        self.annotation = annotation
+        self.channel = self.channel if self.channel in annotation.channels() else ""
+        annotation.changed.connect(
+            lambda name, bounds: self.hop.call(lambda: self._moved(annotation, name, bounds))
+        )
+        names = [s.name for s in self.structures()]
+        if self.structure not in names:
+            undone = [n for n in names if annotation.standing(n) != "accepted"]
+            self.structure = next(iter(undone or names), "")
+        self._busy("")
+        self.case_changed.emit()
+        self.structure_selected.emit(self.structure)
+        self._warm_up()
+
+    def _moved(self, annotation: Annotation, structure: str, bounds: Bounds | None) -> None:
+        state = annotation.standing(structure)
+        case = self.standings.get(annotation.case)
+        if case is not None and case.get(structure) != state:
+            case[structure] = state
+            self.standings_changed.emit()
+        if annotation is self.annotation:
+            self._idle.start()
+            self.structure_changed.emit(structure, bounds)
+        elif bounds is not None:  # an answer that came late: its case was left
+            self.files.do(lambda: annotation.save(structure))
+
+    def _accepted(self, structure: str) -> None:
+        annotation = self.annotation
+        if annotation is None:
+            return
+        rest = [s.name for s in self.structures() if annotation.standing(s.name) != "accepted"]
+        supports = [n for n in rest if n in annotation.project.schema.support_names]
+        if supports:
+            self.select(supports[0])
+        words = "Take up the next structure." if supports else "All supports are done: next case."
+        self.told.emit(f"{structure} is accepted and locked. {words}")
+
+    def _warm_up(self) -> None:
+        driver, annotation = self.driver, self.annotation
+        if driver is None or annotation is None or driver.light not in ("off", "failed"):
+            return
+        try:
+            allows_elsewhere(annotation.project, driver.name, self.settings)
+        except BackSplitError as error:
+            self.failed.emit(error)
+            return
+        driver.warm_up()
+
+    def _answered(self, order: Order, outcome: Outcome) -> None:
+        elsewhere = order.annotation is not self.annotation or order.structure != self.structure
+        where = f"{order.structure} of {order.annotation.case}: " if elsewhere else ""
+        self.told.emit(f"{where}{outcome.warning}" if outcome.warning or where else "")
+
+    def _failed(self, order: Order | None, error: BaseException) -> None:
+        if isinstance(error, EngineCancelled):
+            self.told.emit("The prompt was cancelled; nothing changed.")
+        else:
+            self.failed.emit(error)
+
+    def _could_not(self, error: BaseException) -> None:
+        self._busy("")
+        self.failed.emit(error)
+
+
+def survey(project: Project) -> Standings:
+    """Return how far every structure of every case is, from the files."""
+    names = [s.name for s in project.schema.structures]
+    return {c: {n: standing(project, c, n) for n in names} for c in project.case_ids()}
+
+
+def _opened(project: Project) -> tuple[Project, Standings]:
+    return project, survey(project)
+
+
+def _loaded(project: Project, case: str) -> Annotation:
+    """Open a case and read all that its layers will show."""
+    annotation = Annotation(project, case)
+    for channel in annotation.channels():
+        annotation.scene(channel)
+    for structure in annotation.structures():
+        annotation.mask(structure)
+    return annotation

@@ -1,0 +1,100 @@
+"""What a new project is about: a small form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_documents_path
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
+
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.structures.vocabulary import neutral, structure_named
+
+IMAGES = "Images (*.nii *.nii.gz *.nrrd *.mha *.mhd)"
+
+
+class NewProject(QDialog):
+    """Asks for a folder, the channel, the lesion, the supports and the images."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("New project")
+        self.folder = QLineEdit(str(user_documents_path() / "BackSplit" / "my-project"))
+        self.channel = QComboBox()
+        self.channel.setEditable(True)
+        self.channel.addItems(["CT", "MR", "PET"])
+        self.lesion = QLineEdit("lesion")
+        self.supports = QLineEdit("kidney")
+        self.supports.setToolTip("Organs and tissues around the lesion, separated by commas")
+        self.files: list[Path] = []
+        self.chosen = QLabel("none yet")
+        form = QFormLayout(self)
+        form.addRow("Folder", _with_button(self.folder, "Choose…", self._choose_folder))
+        form.addRow("Images show", self.channel)
+        form.addRow("Lesion", self.lesion)
+        form.addRow("Support structures", self.supports)
+        form.addRow("Images", _with_button(self.chosen, "Choose…", self._choose_files))
+        buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
+        )
+        buttons.accepted.connect(self.accept)
+        buttons.rejected.connect(self.reject)
+        form.addRow(buttons)
+        self.resize(480, self.sizeHint().height())
+
+    def make(self) -> Project:
+        """Make the project of what was entered, with a case for each image.
+
+        Raises
+        ------
+        InputError, ProjectError
+            A name or an image cannot be used, or the folder is not empty.
+        """
+        supports: list[Any] = []
+        for text in filter(str.strip, self.supports.text().split(",")):
+            taken = [support.colour for support in supports]
+            supports.append(structure_named(neutral(text), taken))
+        folder = Path(self.folder.text()).expanduser()
+        channel = self.channel.currentText().strip()
+        target = neutral(self.lesion.text())
+        project = Project.create(folder, folder.name, [channel], [target], supports)
+        try:
+            for file in self.files:
+                project.add_case({channel: file}, name=file.name)
+        except BaseException:
+            project.close()
+            raise
+        return project
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "An empty folder for the project")
+        if folder:
+            self.folder.setText(folder)
+
+    def _choose_files(self) -> None:
+        files, _ = QFileDialog.getOpenFileNames(self, "Images", filter=IMAGES)
+        self.files = [Path(file) for file in files]
+        self.chosen.setText(f"{len(files)} chosen" if files else "none yet")
+
+
+def _with_button(left: QWidget, title: str, action: Any) -> QWidget:
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    button = QPushButton(title)
+    button.clicked.connect(action)
+    layout.addWidget(left, 1)
+    layout.addWidget(button)
+    return row

@@ -1,0 +1,169 @@
+"""Clicking and drawing in the viewer: the tools, their keys, and the prompts that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer
+from qtpy.QtCore import QObject, Signal
+
+from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.widgets._case_layers import CaseLayers
+from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._drawing import (
+    prompt_from_box,
+    prompt_from_lasso,
+    prompt_from_point,
+    prompt_from_scribble,
+    sliced_axis,
+)
+
+Tool = Literal["point", "box", "scribble", "lasso", "paint", "erase", "look"]
+DRAWN = ("box", "scribble", "lasso")
+STILL_PIXELS = 4.0
+
+KEYS: dict[str, tuple[str, str]] = {
+    "point": ("P", "point: click inside of the structure"),
+    "box": ("B", "box: drag around it in one slice"),
+    "scribble": ("S", "scribble: drag along it"),
+    "lasso": ("L", "lasso: drag around it; its inside counts"),
+    "paint": ("D", "brush: paint by hand"),
+    "erase": ("E", "eraser"),
+    "sign": ("X", "switch between + (belongs) and - (does not)"),
+    "undo": ("Control-Z", "undo; while a prompt runs: cancel it"),
+    "redo": ("Control-Shift-Z", "redo"),
+    "accept": ("A", "accept the structure and go on"),
+    "next": ("N", "next case with something left to do"),
+    "cancel": ("Escape", "cancel a prompt that takes long"),
+}
+"""What a key does: action -> (key, in words). They work while the canvas has the focus."""
+
+
+class Tools(QObject):
+    """The tool in hand. It turns what the mouse does into prompts and gives them to the desk.
+
+    Attributes
+    ----------
+    tool : Tool
+    positive : bool
+        Whether a prompt says "belongs to it"; Ctrl turns it over for one prompt.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel, desk: Desk, layers: CaseLayers) -> None:
+        super().__init__()
+        self._viewer, self._desk, self.layers = viewer, desk, layers
+        self.tool: Tool = "point"
+        self.positive = True
+        self.actions: dict[str, Callable[[], object]] = {
+            **{name: _choosing(self, name) for name in ("point", *DRAWN, "paint", "erase")},
+            "sign": lambda: self.set_positive(not self.positive),
+            "undo": lambda: desk.turn("undo"),
+            "redo": lambda: desk.turn("redo"),
+            "accept": desk.accept,
+            "cancel": desk.cancel,
+        }
+        viewer.mouse_drag_callbacks.append(self._drag)
+        self._bind(viewer)
+        layers.added.connect(self._bind)
+        desk.structure_selected.connect(lambda name: self._start_over())
+        desk.structure_changed.connect(lambda name, bounds: self._apply())
+
+    def choose(self, tool: Tool) -> None:
+        """Take a tool in hand."""
+        self.tool = tool
+        self._apply()
+        self.changed.emit()
+
+    def set_positive(self, positive: bool) -> None:
+        """Say whether prompts belong to the structure."""
+        self.positive = positive
+        self.changed.emit()
+
+    def close(self) -> None:
+        """Give the mouse and the keys back to napari."""
+        if self._drag in self._viewer.mouse_drag_callbacks:
+            self._viewer.mouse_drag_callbacks.remove(self._drag)
+        self._viewer.camera.mouse_pan = True
+        for key, _ in KEYS.values():
+            self._viewer.bind_key(key, None, overwrite=True)
+
+    # ------------------------------------------------------------------ keys
+
+    def _bind(self, target: ViewerModel | Layer) -> None:
+        """Bind the keys; on our layers too, whose own would come first."""
+        for action, (key, _) in KEYS.items():
+            target.bind_key(key, lambda _, action=action: self._press(action), overwrite=True)
+
+    def _press(self, action: str) -> None:
+        if action in self.actions:
+            self.actions[action]()
+
+    # ------------------------------------------------------------------ mouse
+
+    def _start_over(self) -> None:
+        """Begin a structure with +: its first prompt says where it is."""
+        self.set_positive(True)
+        self._apply()
+
+    def _apply(self) -> None:
+        """Put the layer of the present structure into the mode of the tool."""
+        layer = self.layers.labels.get(self._desk.structure)
+        painting = self.tool in ("paint", "erase")
+        if isinstance(layer, Labels) and layer.editable:
+            layer.mode = self.tool if painting else "pan_zoom"
+        self._viewer.camera.mouse_pan = self.tool not in DRAWN
+
+    def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        if self.tool not in ("point", *DRAWN) or self.layers.place is None or event.button != 1:
+            return
+        sign = self.positive != ("Control" in event.modifiers)
+        path, pixels, farthest = [event.position], np.asarray(event.pos, float), 0.0
+        yield
+        while event.type == "mouse_move":
+            path.append(event.position)
+            farthest = max(farthest, float(np.abs(np.asarray(event.pos) - pixels).max()))
+            if self.tool in DRAWN:
+                self.layers.preview(self._outline(path), self.tool != "scribble")
+            yield
+        self.layers.preview([], False)
+        if self.tool in DRAWN or farthest <= STILL_PIXELS:
+            self._give(path, sign)
+
+    def _outline(self, path: list[Any]) -> list[Any]:
+        """Return what to show while something is drawn."""
+        if self.tool != "box":
+            return path
+        try:
+            a, b = (axis for axis in range(3) if axis != sliced_axis(self._viewer.dims))
+        except InputError:
+            return []
+        corners = np.tile(np.asarray(path[0], float), (4, 1))
+        corners[1:3, a - 3], corners[2:4, b - 3] = path[-1][a - 3], path[-1][b - 3]
+        return list(corners)
+
+    def _give(self, path: list[Any], positive: bool) -> None:
+        try:
+            self._desk.ask(self._prompt(path, positive))
+        except BackSplitError as error:
+            self._desk.failed.emit(error)
+
+    def _prompt(self, path: list[Any], positive: bool) -> Any:
+        assert self._desk.annotation is not None
+        grid, dims = self._desk.annotation.grid, self._viewer.dims
+        if self.tool == "point":
+            return prompt_from_point(grid, path[0], positive)
+        make = {
+            "box": prompt_from_box,
+            "scribble": prompt_from_scribble,
+            "lasso": prompt_from_lasso,
+        }[self.tool]
+        return make(grid, path, dims, positive)
+
+
+def _choosing(tools: Tools, name: Any) -> Callable[[], None]:
+    return lambda: tools.choose(name)

@@ -1,0 +1,513 @@
+"""The first step: choose a case and a structure, click, and accept."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from napari.components import ViewerModel
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QButtonGroup,
+    QCheckBox,
+    QComboBox,
+    QCompleter,
+    QFrame,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_backsplit.backend.errors import BackSplitError
+from napari_backsplit.backend.structures.engines import EngineState
+from napari_backsplit.backend.structures.vocabulary import vocabulary
+from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._tools import KEYS, Tools
+
+MARKS = {"none": "–", "editing": "…", "reference": "●", "accepted": "✓", "rejected": "✗"}
+WORDS = {"none": "empty", "editing": "to accept"}
+LIGHTS = {
+    "off": ("○", "not started"),
+    "starting": ("◔", ""),
+    "ready": ("●", "ready"),
+    "failed": ("▲", ""),
+}
+COLOURS = {"off": "#999999", "starting": "#e69f00", "ready": "#009e73", "failed": "#d55e00"}
+TOOLS = (
+    ("point", "Point"),
+    ("box", "Box"),
+    ("scribble", "Scribble"),
+    ("lasso", "Lasso"),
+    ("paint", "Brush"),
+    ("erase", "Eraser"),
+)
+HINTS = {
+    "point": "Click inside {name}. Where the mask is wrong, click with − outside of it.",
+    "box": "Drag a box around {name} in one slice.",
+    "scribble": "Draw a line along {name}.",
+    "lasso": "Draw around {name} in one slice; its inside counts.",
+    "paint": "Paint {name} by hand.",
+    "erase": "Rub out what is not {name}.",
+}
+SHOW, LOCK = 3, 4
+BUSY_MS = 300
+
+
+class StructuresPanel(QWidget):  # type: ignore[misc]
+    """Worklist, structures, engine and tools of one project."""
+
+    def __init__(self, viewer: ViewerModel, desk: Desk, tools: Tools) -> None:
+        super().__init__()
+        self._viewer, self._desk, self._tools = viewer, desk, tools
+        self._layers = tools.layers
+        self._states: dict[str, EngineState] = {}
+        inside = _column(
+            self._build_cases(), self._build_structures(), self._build_engine(), self._build_tools()
+        )
+        inside.layout().addStretch(1)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(scrolling(inside), 1)
+        column.addWidget(self._build_said())
+        column.addWidget(self._build_accept())
+        self._connect()
+
+    # ------------------------------------------------------------------ build
+
+    def _build_cases(self) -> QWidget:
+        self.filter = QLineEdit()
+        self.filter.setPlaceholderText("Filter cases")
+        self.filter.setClearButtonEnabled(True)
+        tip = f"Open the next case with something left to do ({KEYS['next'][0]})"
+        self.next = _button("Next undone ›", tip)
+        self.cases = QListWidget()
+        self.cases.setAccessibleName("Cases")
+        self.cases.setFixedHeight(92)
+        self.cases.setUniformItemSizes(True)
+        self.legend = QLabel("✓ accepted   ● reference   … to accept   – empty")
+        self.legend.setEnabled(False)
+        return _column(_row(_bold("Cases"), self.filter, self.next), self.cases, self.legend)
+
+    def _build_structures(self) -> QWidget:
+        self.title = _bold("Structures")
+        self.name = QLineEdit()
+        self.name.setPlaceholderText("Add a structure, such as kidney")
+        completer = QCompleter([term.name for term in vocabulary()])
+        completer.setFilterMode(Qt.MatchFlag.MatchContains)
+        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.name.setCompleter(completer)
+        self.add = _button("Add", "Add the structure to the project")
+        self.structures = QTreeWidget()
+        self.structures.setAccessibleName("Structures")
+        self.structures.setHeaderLabels(["Structure", "Volume", "State", "Show", "Lock"])
+        self.structures.setRootIsDecorated(False)
+        self.structures.setUniformRowHeights(True)
+        self.structures.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        header = self.structures.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for section in range(1, 5):
+            header.setSectionResizeMode(section, QHeaderView.ResizeMode.ResizeToContents)
+        return _column(self.title, self.structures, _row(self.name, self.add))
+
+    def _build_engine(self) -> QWidget:
+        self.engine = QComboBox()
+        self.engine.setToolTip("What turns clicks into a mask")
+        self.light = QLabel()
+        self.light.setWordWrap(True)
+        self.settings = _button("Settings…", "Model, device and server of nnInteractive")
+        self.channel = QComboBox()
+        self.channel.setToolTip("The channel that is shown and clicked on")
+        self.channel_row = _row(QLabel("Channel"), self.channel)
+        self.channel_row.hide()
+        self.protect = QCheckBox("Finished structures count as negatives")
+        self.protect.setToolTip("A prompt then takes no voxel of an accepted support structure")
+        return _column(
+            _row(_bold("Engine"), self.engine, self.settings),
+            self.light,
+            self.channel_row,
+            self.protect,
+        )
+
+    def _build_tools(self) -> QWidget:
+        self.buttons: dict[str, QPushButton] = {}
+        group = QButtonGroup(self)
+        for tool, title in TOOLS:
+            button = _button(title, f"{KEYS[tool][1]} ({KEYS[tool][0]})", checkable=True)
+            button.clicked.connect(lambda _, tool=tool: self._tools.choose(tool))
+            group.addButton(button)
+            self.buttons[tool] = button
+        self.plus = _button("+", f"Belongs to the structure ({KEYS['sign'][0]})", True)
+        self.minus = _button("−", f"Does not belong to it ({KEYS['sign'][0]})", True)
+        signs = QButtonGroup(self)
+        signs.addButton(self.plus)
+        signs.addButton(self.minus)
+        self.undo = _button("Undo", f"{KEYS['undo'][1]} (Ctrl+Z)")
+        self.redo = _button("Redo", f"{KEYS['redo'][1]} (Ctrl+Shift+Z)")
+        self.clear = _button("Clear", "Empty the mask; undo brings it back")
+        self.keys = _button("Keys", "What the keys do")
+        return _column(
+            _row(*self.buttons.values(), stretch=False),
+            _row(self.plus, self.minus, self.undo, self.redo, self.clear, self.keys, stretch=False),
+        )
+
+    def _build_said(self) -> QWidget:
+        self.hint = QLabel()
+        self.hint.setWordWrap(True)
+        self.hint.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        self.busy = QLabel()
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 0)
+        self.bar.setTextVisible(False)
+        self.bar.setMaximumHeight(10)
+        self.cancel = QPushButton("Cancel")
+        self.busy_row = _row(self.busy, self.bar, self.cancel)
+        self.busy_row.hide()
+        self._tick = QTimer(self)
+        self._tick.setInterval(BUSY_MS)
+        return _column(self.hint, self.busy_row)
+
+    def _build_accept(self) -> QWidget:
+        self.accept = QPushButton("Accept")
+        self.accept.setToolTip(f"{KEYS['accept'][1]} ({KEYS['accept'][0]})")
+        self.accept.setMinimumHeight(32)
+        font = self.accept.font()
+        font.setBold(True)
+        self.accept.setFont(font)
+        return self.accept
+
+    def _connect(self) -> None:
+        desk, tools = self._desk, self._tools
+        self.filter.textChanged.connect(self._filter)
+        self.next.clicked.connect(self.open_next)
+        self.cases.currentItemChanged.connect(self._case_chosen)
+        self.structures.currentItemChanged.connect(self._structure_chosen)
+        self.structures.itemChanged.connect(self._ticked)
+        self.add.clicked.connect(self._add_structure)
+        self.name.returnPressed.connect(self._add_structure)
+        self.engine.activated.connect(lambda _: desk.use_engine(self.engine.currentData()))
+        self.channel.activated.connect(self._channel_chosen)
+        self.protect.toggled.connect(self._protect)
+        self.plus.clicked.connect(lambda: tools.set_positive(True))
+        self.minus.clicked.connect(lambda: tools.set_positive(False))
+        self.undo.clicked.connect(lambda: desk.turn("undo"))
+        self.redo.clicked.connect(lambda: desk.turn("redo"))
+        self.clear.clicked.connect(desk.clear)
+        self.accept.clicked.connect(desk.accept)
+        self.cancel.clicked.connect(desk.cancel)
+        self._tick.timeout.connect(self._show_busy)
+        tools.actions["next"] = self.open_next
+        tools.changed.connect(self._show_tool)
+        desk.project_changed.connect(self._show_project)
+        desk.standings_changed.connect(self._show_standings)
+        desk.case_changed.connect(self._show_case)
+        desk.structure_selected.connect(lambda name: self._show_structure())
+        desk.structure_changed.connect(lambda name, bounds: self._show_figures(name))
+        desk.engine_changed.connect(self._show_engine)
+        desk.busy_changed.connect(self._show_busy)
+        self._show_tool()
+        self._show_project()
+
+    # ------------------------------------------------------------------ cases
+
+    def open_next(self) -> None:
+        """Open the next case with something left to do."""
+        case = self._desk.next_undone()
+        if case is None:
+            self._desk.told.emit("All cases are done.")
+        else:
+            self._desk.open_case(case)
+
+    def _show_project(self) -> None:
+        self._show_standings()
+        self._show_structures()
+
+    def _show_standings(self) -> None:
+        """Show every case with its marks; the list is made anew only where cases came or went."""
+        standings = self._desk.standings
+        items = [self.cases.item(row) for row in range(self.cases.count())]
+        self.cases.blockSignals(True)
+        if [item.data(Qt.ItemDataRole.UserRole) for item in items] != list(standings):
+            self.cases.clear()
+            for case in standings:
+                item = QListWidgetItem()
+                item.setData(Qt.ItemDataRole.UserRole, case)
+                self.cases.addItem(item)
+        for row, (case, states) in enumerate(standings.items()):
+            marks = "   ".join(f"{n} {MARKS[self._word(n, s)]}" for n, s in states.items())
+            self.cases.item(row).setText(f"{case}   {marks}")
+            self.cases.item(row).setToolTip(f"{case}\n{marks}")
+        self.cases.blockSignals(False)
+        self._mark_case()
+        self._filter(self.filter.text())
+
+    def _word(self, name: str, state: str) -> str:
+        """Return how a standing is shown: a lesion's mask is a reference, reviewed or not."""
+        targets = self._desk.project.schema.target_names if self._desk.project else ()
+        return "reference" if state == "editing" and name in targets else state
+
+    def _mark_case(self) -> None:
+        annotation = self._desk.annotation
+        cases = list(self._desk.standings)
+        if annotation is not None and annotation.case in cases:
+            self.cases.blockSignals(True)
+            self.cases.setCurrentRow(cases.index(annotation.case))
+            self.cases.blockSignals(False)
+
+    def _filter(self, text: str) -> None:
+        for row in range(self.cases.count()):
+            item = self.cases.item(row)
+            item.setHidden(text.strip().casefold() not in item.text().casefold())
+
+    def _case_chosen(self, item: QListWidgetItem | None, _: Any = None) -> None:
+        case = item.data(Qt.ItemDataRole.UserRole) if item else None
+        if case and (self._desk.annotation is None or case != self._desk.annotation.case):
+            self._desk.open_case(case)
+
+    def _show_case(self) -> None:
+        annotation = self._desk.annotation
+        self.title.setText(f"Structures of {annotation.case}" if annotation else "Structures")
+        self._mark_case()
+        channels = annotation.channels() if annotation else ()
+        self.channel_row.setVisible(len(channels) > 1)
+        self.channel.clear()
+        self.channel.addItems(list(channels))
+        if annotation and self._desk.channel:
+            self.channel.setCurrentText(self._desk.channel)
+        self._protect(self.protect.isChecked())
+        self._show_structures()
+
+    def _channel_chosen(self) -> None:
+        self._desk.channel = self.channel.currentText()
+        self._layers.show_channel()
+
+    def _protect(self, on: bool) -> None:
+        if self._desk.annotation is not None:
+            self._desk.annotation.protect = on
+
+    # ------------------------------------------------------------------ structures
+
+    def _show_structures(self) -> None:
+        self.structures.blockSignals(True)
+        self.structures.clear()
+        targets = self._desk.project.schema.target_names if self._desk.project else ()
+        for structure in self._desk.structures():
+            item = QTreeWidgetItem([structure.name])
+            item.setData(0, Qt.ItemDataRole.UserRole, structure.name)
+            item.setIcon(0, _swatch(structure.colour))
+            kind = "lesion" if structure.name in targets else "support structure"
+            item.setToolTip(0, f"{structure.name} ({kind})")
+            item.setToolTip(LOCK, "A locked mask is not changed by prompts or strokes")
+            item.setTextAlignment(1, int(Qt.AlignmentFlag.AlignRight))
+            item.setCheckState(SHOW, Qt.CheckState.Checked)
+            self.structures.addTopLevelItem(item)
+        self.structures.blockSignals(False)
+        rows = min(max(self.structures.topLevelItemCount(), 3), 8)
+        height = self.structures.header().sizeHint().height() + 20 * rows + 6
+        self.structures.setFixedHeight(height)
+        for structure in self._desk.structures():
+            self._show_figures(structure.name)
+        self._show_structure()
+
+    def _item(self, name: str) -> QTreeWidgetItem | None:
+        for row in range(self.structures.topLevelItemCount()):
+            item = self.structures.topLevelItem(row)
+            if item.data(0, Qt.ItemDataRole.UserRole) == name:
+                return item
+        return None
+
+    def _show_figures(self, name: str) -> None:
+        """Show volume, state and lock of a structure."""
+        item, annotation = self._item(name), self._desk.annotation
+        if item is None or annotation is None:
+            return
+        ml = annotation.volume_ml(name)
+        self.structures.blockSignals(True)
+        item.setText(1, f"{ml:.0f} ml" if ml >= 10 else f"{ml:.2g} ml" if ml else "–")
+        state = self._word(name, annotation.standing(name))
+        absent = state == "accepted" and not ml
+        item.setText(2, "absent" if absent else WORDS.get(state, state))
+        locked = annotation.locked(name)
+        item.setCheckState(LOCK, Qt.CheckState.Checked if locked else Qt.CheckState.Unchecked)
+        layer = self._layers.labels.get(name)
+        if layer is not None:
+            shown = Qt.CheckState.Checked if layer.visible else Qt.CheckState.Unchecked
+            item.setCheckState(SHOW, shown)
+        self.structures.blockSignals(False)
+        if name == self._desk.structure:
+            self._show_tool()
+
+    def _show_structure(self) -> None:
+        item = self._item(self._desk.structure)
+        self.structures.blockSignals(True)
+        self.structures.setCurrentItem(item)
+        self.structures.blockSignals(False)
+        self._show_tool()
+
+    def _structure_chosen(self, item: QTreeWidgetItem | None, _: Any = None) -> None:
+        if item is not None:
+            self._desk.select(item.data(0, Qt.ItemDataRole.UserRole))
+
+    def _ticked(self, item: QTreeWidgetItem, section: int) -> None:
+        name = item.data(0, Qt.ItemDataRole.UserRole)
+        on = item.checkState(section) == Qt.CheckState.Checked
+        if section == SHOW and name in self._layers.labels:
+            self._layers.labels[name].visible = on
+        elif section == LOCK:
+            self._desk.set_locked(name, on)
+
+    def _add_structure(self) -> None:
+        text = self.name.text().strip()
+        if not text:
+            self.name.setFocus()
+            return
+        try:
+            self._desk.add_structure(text)
+            self.name.clear()
+        except BackSplitError as error:
+            self._desk.failed.emit(error)
+
+    # ------------------------------------------------------------------ engine and tools
+
+    def show_engines(self, states: tuple[EngineState, ...]) -> None:
+        """Show which engines there are; those that cannot be used say why."""
+        self._states = {state.name: state for state in states}
+        self.engine.clear()
+        for state in states:
+            self.engine.addItem(state.title, state.name)
+            row = self.engine.count() - 1
+            tip = f"{state.reason} {state.remedy}".strip() or state.title
+            self.engine.setItemData(row, tip, Qt.ItemDataRole.ToolTipRole)
+            model = self.engine.model()
+            model.item(row).setEnabled(state.state == "ready")
+        self._show_engine()
+
+    def _show_engine(self) -> None:
+        driver = self._desk.driver
+        if driver is None:
+            return
+        self.engine.setCurrentIndex(max(0, self.engine.findData(driver.name)))
+        mark, words = LIGHTS[driver.light]
+        state = self._states.get(driver.name)
+        about = [driver.words or words]
+        if driver.light in ("ready", "off") and state is not None:
+            model = driver.about.model or state.model
+            licence = driver.about.licence or state.licence
+            about += [model] * bool(model) + [f"licence {licence}"] * bool(licence)
+        self.light.setText(
+            f'<span style="color:{COLOURS[driver.light]}">{mark}</span> ' + " · ".join(about)
+        )
+
+    def _show_tool(self) -> None:
+        tools, name = self._tools, self._desk.structure
+        self.buttons[tools.tool].setChecked(True)
+        (self.plus if tools.positive else self.minus).setChecked(True)
+        annotation = self._desk.annotation
+        locked = bool(annotation and name and annotation.locked(name))
+        open_ = annotation is not None and bool(name) and not locked
+        for button in (*self.buttons.values(), self.plus, self.minus, self.clear, self.accept):
+            button.setEnabled(open_)
+        self.undo.setEnabled(bool(open_ and annotation and annotation.can_undo(name)))
+        self.redo.setEnabled(bool(open_ and annotation and annotation.can_redo(name)))
+        self.accept.setText(f"Accept {name} →" if name else "Accept")
+        self.hint.setText(self._hint(locked))
+
+    def _hint(self, locked: bool) -> str:
+        name = self._desk.structure
+        if self._desk.project is not None and not self._desk.standings:
+            return "No case yet: add images from the project menu."
+        if not name:
+            return "Add a structure: type its name above, such as kidney."
+        if locked:
+            return f"{name} is locked. Untick Lock in its row to change it."
+        return HINTS[self._tools.tool].format(name=name)
+
+    # ------------------------------------------------------------------ busy
+
+    def _show_busy(self) -> None:
+        words, since = self._busy_words()
+        waits = bool(words) and (since is None or time.monotonic() - since > BUSY_MS / 1000)
+        self.busy.setText(words)
+        self.busy_row.setVisible(waits)
+        self.cancel.setVisible(bool(self._desk.driver and self._desk.driver.orders))
+        if words and not self._tick.isActive():
+            self._tick.start()
+        elif not words:
+            self._tick.stop()
+
+    def _busy_words(self) -> tuple[str, float | None]:
+        driver = self._desk.driver
+        if driver is not None and driver.orders:
+            order = driver.orders[0]
+            seconds = time.monotonic() - order.since
+            waiting = len(driver.orders) - 1
+            more = f", {waiting} waiting" if waiting else ""
+            long = f" {seconds:.0f} s" if seconds >= 3 else ""
+            return f"{order.structure}…{long}{more}", order.since
+        return (f"{self._desk.opening}…", None) if self._desk.opening else ("", None)
+
+
+def scrolling(inside: QWidget) -> QScrollArea:
+    """Return a frame that scrolls up and down where there is no room."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(inside)
+    return area
+
+
+def _swatch(colour: str) -> QIcon:
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor(colour))
+    return QIcon(pixmap)
+
+
+def _bold(text: str) -> QLabel:
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label
+
+
+def _button(title: str, tip: str, checkable: bool = False) -> QPushButton:
+    button = QPushButton(title)
+    button.setToolTip(tip[0].upper() + tip[1:])
+    button.setCheckable(checkable)
+    return button
+
+
+def _row(*parts: QWidget, stretch: bool = True) -> QWidget:
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    for part in parts:
+        layout.addWidget(part)
+    if not stretch:
+        layout.addStretch(1)
+    return row
+
+
+def _column(*parts: QWidget) -> QWidget:
+    column = QWidget()
+    layout = QVBoxLayout(column)
+    layout.setContentsMargins(0, 0, 0, 4)
+    layout.setSpacing(3)
+    for part in parts:
+        layout.addWidget(part)
+    return column

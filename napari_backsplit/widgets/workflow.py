@@ -1,0 +1,327 @@
+"""The dock: the project, the four steps, and the panel of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_backsplit.backend.errors import BackSplitError
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.structures.consent import ConsentMissing, give_consent, server_of
+from napari_backsplit.backend.structures.engines import EngineState, engine_states
+from napari_backsplit.backend.structures.settings import EngineSettings
+from napari_backsplit.widgets._case_layers import CaseLayers
+from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._starting import images_in, open_sample, project_from_layer
+from napari_backsplit.widgets._tools import KEYS, Tools
+from napari_backsplit.widgets.structures import StructuresPanel, scrolling
+
+if TYPE_CHECKING:
+    import napari
+
+STEPS = ("Structures", "Review", "Train", "Compare")
+LATER = {
+    "Review": "Reviewing fused label maps has no panel yet.\n\nIn a terminal: backsplit check",
+    "Train": "Training has no panel yet.\n\nIn a terminal: backsplit plan, backsplit train, "
+    "backsplit finetune",
+    "Compare": "Comparing has no panel yet.\n\nIn a terminal: backsplit predict, backsplit compare",
+}
+NOTICE = "Research use only. Not a medical device."
+_WIDE = (QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+IMAGES = "Images (*.nii *.nii.gz *.nrrd *.mha *.mhd)"
+
+
+class BackSplitWidget(QWidget):  # type: ignore[misc]
+    """Everything of BackSplit in one dock.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    desk : Desk, optional
+        The state behind it; made here by default.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer, desk: Desk | None = None) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.desk = desk or Desk()
+        self.layers = CaseLayers(napari_viewer, self.desk)
+        self.tools = Tools(napari_viewer, self.desk, self.layers)
+        self.panel = StructuresPanel(napari_viewer, self.desk, self.tools)
+        self.setMinimumWidth(360)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(6, 6, 6, 6)
+        column.addLayout(self._build_header())
+        column.addLayout(self._build_steps())
+        column.addWidget(self._build_pages(), 1)
+        column.addWidget(self._build_message())
+        notice = QLabel(NOTICE)
+        notice.setEnabled(False)
+        column.addWidget(notice)
+        self._connect()
+        self.desk.load_settings()
+        self.look_for_engines()
+
+    # ------------------------------------------------------------------ build
+
+    def _build_header(self) -> QHBoxLayout:
+        self.title = QLabel("No project")
+        font = self.title.font()
+        font.setBold(True)
+        self.title.setFont(font)
+        self.title.setMinimumWidth(40)
+        self.menu = QPushButton("Project")
+        menu = QMenu(self.menu)
+        menu.addAction("Open…", self.choose_project)
+        menu.addAction("New…", self.new_project)
+        menu.addAction("Try the sample", self.open_sample)
+        menu.addSeparator()
+        self.add_images = menu.addAction("Add images…", self.choose_images)
+        self.adopt = menu.addAction("Lesion from a prediction…", self.adopt_prediction)
+        self.close_action = menu.addAction("Close the project", self.desk.close_project)
+        self.menu.setMenu(menu)
+        row = QHBoxLayout()
+        row.addWidget(self.title, 1)
+        row.addWidget(self.menu)
+        return row
+
+    def _build_steps(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        row.setSpacing(2)
+        self.steps = QButtonGroup(self)
+        for number, step in enumerate(STEPS):
+            button = QPushButton(f"{number + 1} {step}")
+            button.setCheckable(True)
+            button.setSizePolicy(*_WIDE)
+            self.steps.addButton(button, number)
+            row.addWidget(button)
+        self.steps.button(0).setChecked(True)
+        return row
+
+    def _build_pages(self) -> QStackedWidget:
+        self.pages = QStackedWidget()
+        self.pages.addWidget(scrolling(self._build_empty()))
+        self.pages.addWidget(self.panel)
+        for step in STEPS[1:]:
+            page = QLabel(LATER[step])
+            page.setWordWrap(True)
+            page.setAlignment(Qt.AlignmentFlag.AlignTop)
+            page.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            self.pages.addWidget(page)
+        return self.pages
+
+    def _build_empty(self) -> QWidget:
+        page = QWidget()
+        column = QVBoxLayout(page)
+        self.welcome = QLabel(
+            "No project yet.\n\nA project keeps your images together with the masks you click. "
+            "Try the sample, open a project, or drop an image (NIfTI, NRRD, MHA, a DICOM folder) "
+            "into the viewer."
+        )
+        self.welcome.setWordWrap(True)
+        self.start = QPushButton()
+        self.start.clicked.connect(self.start_with_layer)
+        column.addWidget(self.welcome)
+        column.addWidget(self.start)
+        for title, action in (
+            ("Try the sample", self.open_sample),
+            ("Open a project…", self.choose_project),
+            ("New project…", self.new_project),
+        ):
+            button = QPushButton(title)
+            button.clicked.connect(action)
+            column.addWidget(button)
+        column.addStretch(1)
+        return page
+
+    def _build_message(self) -> QFrame:
+        self.message = QFrame()
+        self.message.setFrameShape(QFrame.Shape.StyledPanel)
+        self.said = QLabel()
+        self.said.setWordWrap(True)
+        self.said.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.remedy = QPushButton()
+        close = QToolButton()
+        close.setText("×")
+        close.setToolTip("Hide this message")
+        close.clicked.connect(self.message.hide)
+        row = QHBoxLayout(self.message)
+        row.addWidget(self.said, 1)
+        row.addWidget(self.remedy)
+        row.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
+        self.message.hide()
+        return self.message
+
+    def _connect(self) -> None:
+        self._remedy: Callable[[], object] = lambda: None
+        self.remedy.clicked.connect(lambda: self._remedy())
+        self.steps.idClicked.connect(lambda number: self._show_page())
+        self.desk.project_changed.connect(self._show_project)
+        self.desk.failed.connect(self.show_error)
+        self.desk.told.connect(self.say)
+        self.panel.settings.clicked.connect(self.choose_settings)
+        self.panel.keys.clicked.connect(self.show_keys)
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            event.connect(self._show_start)
+        self._show_project()
+
+    def sizeHint(self) -> QSize:
+        """Return the size the dock opens with (asked by Qt)."""
+        return QSize(400, 640)
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _show_project(self) -> None:
+        project = self.desk.project
+        cases = len(project.schema.cases) if project else 0
+        self.title.setText(
+            f"{project.schema.name} · {cases} case{'s' * (cases != 1)}" if project else "No project"
+        )
+        self.title.setToolTip(str(project.folder) if project else "")
+        for action in (self.add_images, self.adopt, self.close_action):
+            action.setEnabled(project is not None)
+        self._show_start()
+        self._show_page()
+
+    def _show_page(self) -> None:
+        step = self.steps.checkedId()
+        first = 1 if self.desk.project is not None else 0
+        self.pages.setCurrentIndex(first if step == 0 else step + 1)
+
+    def _show_start(self, event: Any = None) -> None:
+        images = images_in(self.viewer)
+        self.start.setVisible(bool(images) and self.desk.project is None)
+        if images:
+            self.start.setText(f"Start a project with “{images[-1].name[:30]}”")
+
+    def say(self, words: str) -> None:
+        """Say something that is no error; no words hide what was said."""
+        self.said.setText(words)
+        self.remedy.hide()
+        self.message.setVisible(bool(words))
+
+    def show_error(self, error: BaseException) -> None:
+        """Say what went wrong, with the remedy as a button where there is one."""
+        if not isinstance(error, BackSplitError):
+            show_error(f"{type(error).__name__}: {error}")
+        self.say(f"▲ {error}")
+        if isinstance(error, ConsentMissing) and self.desk.project is not None:
+            self._offer("Agree for this project", self.agree)
+
+    def _offer(self, title: str, remedy: Callable[[], object]) -> None:
+        self._remedy = remedy
+        self.remedy.setText(title)
+        self.remedy.show()
+
+    def show_keys(self) -> None:
+        """Say what the keys do."""
+        rows = "\n".join(
+            f"{key.replace('Control', 'Ctrl')}   {words}" for key, words in KEYS.values()
+        )
+        self.say(f"Keys, while the canvas has the focus:\n{rows}\nCtrl+click turns ± over once.")
+
+    # ------------------------------------------------------------------ projects
+
+    def open_sample(self) -> None:
+        """Open the sample project; it is made the first time."""
+        self.desk.open_project(open_sample, "opening the sample")
+
+    def choose_project(self) -> None:
+        """Ask for a project folder and open it."""
+        folder = QFileDialog.getExistingDirectory(self, "Open a project")
+        if folder:
+            self.open_project(Path(folder))
+
+    def open_project(self, folder: Path) -> None:
+        """Open a project; where another window writes in it, to read only."""
+        self.desk.open_project(lambda: Project.open(folder, fall_back=True))
+
+    def new_project(self) -> None:
+        """Ask what a new project is about, and make it."""
+        from napari_backsplit.widgets._new_project import NewProject
+
+        dialog = NewProject(self)
+        if dialog.exec():
+            self.desk.open_project(dialog.make, "making the project")
+
+    def start_with_layer(self) -> None:
+        """Make a project of the image that was opened last, and show it in its place."""
+        images = images_in(self.viewer)
+        if images:
+            layer = images[-1]
+            layer.visible = False
+            self.desk.open_project(lambda: project_from_layer(layer), "making the project")
+
+    def choose_images(self) -> None:
+        """Ask for images and add them as cases."""
+        files, _ = QFileDialog.getOpenFileNames(self, "Add images", filter=IMAGES)
+        if files:
+            self.desk.add_images([Path(file) for file in files])
+
+    def adopt_prediction(self) -> None:
+        """Offer the predictions of the open case as the lesion's mask."""
+        from napari_backsplit.widgets._adopting import adopt
+
+        adopt(self, self.desk)
+
+    # ------------------------------------------------------------------ engines
+
+    def look_for_engines(self) -> None:
+        """Look which engines can be used, away from the window's thread."""
+        settings = self.desk.settings
+        self.desk.files.do(lambda: engine_states(settings), self._has_engines)
+
+    def _has_engines(self, states: tuple[EngineState, ...]) -> None:
+        self.panel.show_engines(states)
+        ready = [state.name for state in states if state.state == "ready"]
+        present = self.desk.driver.name if self.desk.driver else ""
+        if ready:
+            self.desk.use_engine(present if present in ready else ready[0], self.desk.settings)
+
+    def choose_settings(self) -> None:
+        """Ask for model, device and server."""
+        from napari_backsplit.widgets._engine_settings import EngineDialog
+
+        dialog = EngineDialog(self.desk, self)
+        if dialog.exec():
+            self.take_settings(dialog.value())
+
+    def take_settings(self, settings: EngineSettings) -> None:
+        """Use other settings from now on."""
+        self.desk.settings = settings
+        self.look_for_engines()
+
+    def agree(self) -> None:
+        """Record that the images of this project may be sent to the server."""
+        if self.desk.project is not None and self.desk.driver is not None:
+            give_consent(self.desk.project, server_of(self.desk.driver.name, self.desk.settings))
+            self.say("Recorded for this project. Click again.")
+
+    def close_all(self) -> None:
+        """Write what changed and end the engines; the dock is of no use after it."""
+        self.tools.close()
+        self.layers.close()
+        self.desk.close()
+
+    def closeEvent(self, event: Any) -> None:
+        """Leave nothing running behind (called by Qt)."""
+        self.close_all()
+        super().closeEvent(event)
