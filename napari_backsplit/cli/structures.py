@@ -95,6 +95,13 @@ def segment(
         list[str] | None, typer.Option(help="Case id; may be repeated. [default: all]")
     ] = None,
     replace: ReplaceOption = False,
+    send_to: Annotated[
+        str,
+        typer.Option(
+            metavar="SERVER",
+            help="You agree that this project's images are sent to this server; asked once.",
+        ),
+    ] = "",
     detach: Annotated[
         bool, typer.Option("--detach", help="Start the job and return at once.")
     ] = False,
@@ -114,6 +121,7 @@ def segment(
     simulation.require_ready(engine, spec.engine_settings())
     with open_project(project, read_only=True) as opened:
         spec, references = _checked(opened, spec, pattern)
+        _require_consent(opened, spec, send_to)
         job = simulation.submit_segment(opened, spec, references, prompts)
     tell = (lambda text: None) if as_json else say
     tell(f"{job.id}: {spec.title}")
@@ -187,6 +195,23 @@ def _checked(
         )
     simulation.check_grids(project, wanted)
     return spec, wanted
+
+
+def _require_consent(project: Project, spec: SegmentSpec, send_to: str) -> None:
+    """Keep a consent that was given; refuse a server elsewhere without one."""
+    from napari_backsplit.backend.structures import consent
+
+    settings = spec.engine_settings()
+    host = consent.server_of(spec.engine, settings)
+    if send_to and send_to != host:
+        where = f"{host} is" if host else "no other machine is"
+        raise InputError(f"--send-to {send_to!r}: {where} asked.", "Leave it out, or correct it.")
+    if send_to:
+        consent.give_consent(project, host)
+    try:
+        consent.allows_elsewhere(project, spec.engine, settings)
+    except consent.ConsentMissing as error:
+        raise InputError(error.problem, f"If you agree, once: --send-to {host}") from error
 
 
 def _say_detached(job: Job, as_json: bool) -> None:

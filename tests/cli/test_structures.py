@@ -14,11 +14,20 @@ from napari_backsplit.backend.jobs import Job, list_jobs
 from napari_backsplit.backend.jobs.runner import run_here
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures import engines
+from napari_backsplit.backend.structures.consent import server_of
+from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.backend.volume import Geometry, Volume
 from napari_backsplit.cli import main
-from tests.backend.structures.organ_project import SHAPE, STRAIGHT, make_project, organ, write
+from tests.backend.structures.organ_project import (
+    SHAPE,
+    STRAIGHT,
+    clicked_by_hand,
+    make_project,
+    organ,
+    predict_job,
+    write,
+)
 from tests.backend.structures.slice_engine import REGISTRY
-from tests.backend.structures.test_adopting import predict_job
 from tests.cli_support import Answer, Backsplit
 
 CLICKS = ("segment", "--engine", "slices", "--clicks", "200")
@@ -155,8 +164,6 @@ def test_masks_are_kept_where_another_holds_the_project(
 
 
 def test_a_journal_of_the_project_knows_its_case(backsplit: Backsplit, project: Path) -> None:
-    from tests.backend.structures.test_tasks import clicked_by_hand
-
     journal = clicked_by_hand(project, (2, 4, 4), (4, 4, 4), (6, 4, 4))
     with Project.open(project) as opened:
         opened.remove_mask("case_003", "liver")
@@ -193,6 +200,7 @@ ERRORS = {
     (*CLICKS[1:], *OWN, "--support", "liver"): "No case has a reference mask of liver",
     (*CLICKS[1:], *OWN, *K, "--case", "case_009"): "There is no case 'case_009'",
     (*CLICKS[1:], *OWN, *K, "--channel", "MR"): "The project has no channel MR",
+    (*CLICKS[1:], *OWN, *K, "--send-to", "host"): "--send-to 'host': no other machine is asked",
     (*CLICKS[1:], *OWN, *K, "--device", "tpu"): "--device 'tpu'",
     (*CLICKS[1:], *K, "--from-reference", "nowhere"): "nowhere",
     (*CLICKS[1:], *K, "--from-reference", "images"): "images has no reference mask of any case",
@@ -224,6 +232,28 @@ def test_an_engine_that_lacks_something_makes_no_job(backsplit: Backsplit, proje
     answer = backsplit(*CLICKS, *K, *OWN)
     assert (answer.code, answer.err) == (1, "Error: There is no model.\nChoose one.\n")
     assert list_jobs(project) == []
+
+
+def test_a_server_elsewhere_needs_consent_once(
+    backsplit: Backsplit, project: Path, spleens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "ENGINES", {"nninteractive": REGISTRY["slices"]})
+    config = project.parent / "config"
+    config.mkdir()
+    settings = {"where": "elsewhere", "url": "https://gpu.example:1527", "key": "secret"}
+    (config / "engines.json").write_text(json.dumps(settings))
+    server = server_of("nninteractive", EngineSettings.model_validate(settings))
+    spleen = ("--support", "spleen", "--from-reference", spleens, "--clicks", "2")
+    asked = ("segment", "--engine", "nninteractive", *spleen)
+    code, _, err = backsplit(*asked)
+    assert code == 1
+    assert err.splitlines()[1] == f"If you agree, once: --send-to {server}"
+    assert f"{server} is asked" in backsplit(*asked, "--send-to", "other.example").err
+    assert list_jobs(project) == []
+    assert backsplit(*asked, "--send-to", server).code == 0
+    assert backsplit(*asked).code == 0
+    for file in project.rglob("*"):
+        assert file.is_dir() or b"secret" not in file.read_bytes()
 
 
 def test_references_on_another_grid_make_no_job(
@@ -304,3 +334,13 @@ def test_only_some_jobs_can_be_adopted(
     job = SimpleNamespace(id="0001-train", spec=SimpleNamespace(task="train"))
     monkeypatch.setattr(jobs, "find_job", lambda *arguments: job)
     assert "0001-train has no masks to adopt" in backsplit("adopt", "1").err
+
+
+@pytest.mark.parametrize("command", [(*CLICKS, *K, *OWN), ("adopt", "1")], ids=["segment", "adopt"])
+def test_a_missing_project_is_named(
+    backsplit: Backsplit, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    code, out, err = backsplit(*command, "-p", tmp_path / "nowhere")
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"Error: .*/nowhere is no project\.\nChoose a folder with .*\n", err)
+    assert not (tmp_path / "nowhere").exists()

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.errors import GeometryError, InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Job, list_jobs
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.reader import ProjectReader
+from napari_backsplit.backend.structures.engines import About
 from napari_backsplit.backend.structures.simulation import ENDING, grown
-from napari_backsplit.backend.volume import read_label_map, read_mask
+from napari_backsplit.backend.volume import Volume, read_label_map, read_mask
 
 PREDICTIONS = "predictions"
 RECORD = "predictions.json"
@@ -103,16 +105,45 @@ def adopt_prediction(
     ProjectError
         The case has a reference mask and `replace` is False, or nothing can be written.
     """
+    volume, name, record = _prediction(project, case, job, target)
+    origin = _origin(record, job, case)
+    return project.set_mask(case, name, volume, origin, replace=replace)
+
+
+def predicted_mask(
+    project: ProjectReader, case: str, job: str, target: str = ""
+) -> tuple[NDArray[np.bool_], About]:
+    """Read a prediction for a window: bool, (z, y, x), canonical; and where it comes from.
+
+    Raises
+    ------
+    InputError
+        The job has no prediction of that case or target, or the target must be named.
+    GeometryError
+        It is not on the grid of the image.
+    """
+    volume, _, record = _prediction(project, case, job, target)
+    if difference := project.geometry(case).difference(volume.geometry):
+        raise GeometryError(
+            f"The prediction of {case} in {job} is not on the grid of the image. {difference}",
+            "Predict again.",
+        )
+    about = About("prediction", f"{record['model']['path']} ({job})")
+    return volume.canonical().array, about
+
+
+def _prediction(
+    project: ProjectReader, case: str, job: str, target: str
+) -> tuple[Volume, str, dict[str, Any]]:
+    """Read the mask of one target; return its name and the job's record too."""
     record = _record(project, job)
     file = project.folder / "jobs" / job / PREDICTIONS / f"{project.case(case).id}{ENDING}"
     if not file.exists():
         raise InputError(f"{job} has no prediction of {case}.", "Choose another job, or predict.")
-    number = 1 + _index(record["targets"], target, job)
-    name = record["targets"][number - 1]
+    index = _index(record["targets"], target, job)
     labels = read_label_map(file)
-    mask = labels.with_array(np.asarray(labels.array == number))
-    origin = _origin(record, job, case)
-    return project.set_mask(case, name, mask, origin, replace=replace)
+    mask = labels.with_array(np.asarray(labels.array == index + 1))
+    return mask, record["targets"][index], record
 
 
 def adopt_predictions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.schema import checked
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.clicks import draw_clicks
+from napari_backsplit.backend.structures.consent import allows_elsewhere
 from napari_backsplit.backend.structures.engines import (
     About,
     Engine,
@@ -85,6 +86,8 @@ class _Segmenter:
         self._engine: Engine | None = None
         self._about = About(spec.engine)
         self._scene: tuple[str, Scene] | None = None
+        self._done = self._total = 0
+        self._began = time.monotonic()
 
     def close(self) -> None:
         """End the engine and what it started."""
@@ -94,14 +97,18 @@ class _Segmenter:
     def rows(self) -> Iterator[Row]:
         """Do all the work, and yield what became of each part."""
         works = self._works()
-        for done, work in enumerate(works):
-            self._say(done, len(works), f"{work.case}: {work.structure}")
+        self._total = len(works)
+        for self._done, work in enumerate(works):
+            self._say(f"{work.case}: {work.structure}")
             yield self._row(work)
-        self._say(len(works), len(works), "")
+        self._done = self._total
+        self._say("")
 
-    def _say(self, done: int, total: int, text: str) -> None:
+    def _say(self, text: str) -> None:
         self._context.checkpoint()
-        self._context.report(Progress(done=done, total=total, text=text))
+        pace = (time.monotonic() - self._began) / self._done if self._done else None
+        eta_s = None if pace is None else pace * (self._total - self._done)
+        self._context.report(Progress(self._done, self._total, text, eta_s))
 
     # ------------------------------------------------------------------ what there is to do
 
@@ -204,12 +211,17 @@ class _Segmenter:
         engine = self._started()
         _require_kinds(engine, prompts, self._spec.engine)
         run = f"{self._context.folder.name}/{work.case}/{work.structure}"
-        mask, seconds = _answered(engine, scene, run, prompts, self._context)
+        mask, seconds = np.zeros(scene.image.shape, bool), []
+        for count in range(1, len(prompts) + 1):
+            self._say(f"{work.case}: {work.structure}, prompt {count} of {len(prompts)}")
+            request = Request(scene, run, None, tuple(prompts[:count]), mask)
+            mask, took_s = _answered(engine, request, self._context.cancel_requested)
+            seconds.append(round(took_s, 6))
         geometry = self._project.geometry(work.case)
         write_volume(Volume(restore(mask, geometry), geometry), self._file(work, ENDING))
         record = {
             **self._provenance(prompts),
-            "seconds": [round(s, 6) for s in seconds],
+            "seconds": seconds,
             "voxels": int(np.count_nonzero(mask)),
             "dice": None if reference is None else dice(reference, mask),
         }
@@ -236,7 +248,9 @@ class _Segmenter:
 
     def _started(self) -> Engine:
         if self._engine is None:
-            self._engine = make_engine(self._spec.engine, self._spec.engine_settings())
+            settings = self._spec.engine_settings()
+            allows_elsewhere(self._project, self._spec.engine, settings)
+            self._engine = make_engine(self._spec.engine, settings)
             self._about = self._engine.start(lambda text: self._context.report(Phase(name=text)))
         return self._engine
 
@@ -251,27 +265,18 @@ def _require_kinds(engine: Engine, prompts: Sequence[AnyPrompt], name: str) -> N
 
 
 def _answered(
-    engine: Engine,
-    scene: Scene,
-    run: str,
-    prompts: Sequence[AnyPrompt],
-    context: JobContext,
-) -> tuple[Mask, list[float]]:
-    """Give an engine the prompts one after the other; return the mask and each one's seconds."""
-    mask = np.zeros(scene.image.shape, bool)
-    seconds = []
-    for count in range(1, len(prompts) + 1):
-        context.checkpoint()
-        request = Request(scene, run, None, tuple(prompts[:count]), mask)
-        began = time.perf_counter()
-        try:
-            answer = engine.segment(request, context.cancel_requested)
-        except EngineCancelled:
-            raise Cancelled from None
-        seconds.append(time.perf_counter() - began)
-        mask = mask.copy()  # the engine may keep the one it was given
-        mask[slices(answer.bounds)] = answer.mask
-    return mask, seconds
+    engine: Engine, request: Request, cancelled: Callable[[], bool]
+) -> tuple[Mask, float]:
+    """Ask an engine; return the whole mask and how many seconds it took."""
+    began = time.perf_counter()
+    try:
+        answer = engine.segment(request, cancelled)
+    except EngineCancelled:
+        raise Cancelled from None
+    took_s = time.perf_counter() - began
+    mask = request.mask.copy()  # the engine may keep the one it was given
+    mask[slices(answer.bounds)] = answer.mask
+    return mask, took_s
 
 
 def _row_of(work: _Work, record: dict[str, Any]) -> Row:

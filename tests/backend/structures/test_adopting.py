@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.errors import GeometryError, InputError, ProjectError
 from napari_backsplit.backend.jobs import Job, submit
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.adopting import (
@@ -14,38 +14,28 @@ from napari_backsplit.backend.structures.adopting import (
     adopt_predictions,
     adopt_segmented,
     predicted,
+    predicted_mask,
     predictions_for,
     segmented,
 )
-from napari_backsplit.backend.volume import Volume, write_volume
-from tests.backend.structures.organ_project import SHAPE, STRAIGHT, make_project, organ, write
+from napari_backsplit.backend.volume import Volume, restore, write_volume
+from tests.backend.structures.organ_project import (
+    CORONAL,
+    LABELS,
+    SHAPE,
+    STRAIGHT,
+    make_project,
+    organ,
+    predict_job,
+    write,
+)
 
-LABELS = np.zeros(SHAPE, np.uint8)
-LABELS[1:3, 2:4, 2:4] = 1  # 8 voxels
-LABELS[4:7, 4:6, 4:6] = 2  # 12 voxels
 OLD = {"engine": "file", "who": "Dr. A"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return make_project(tmp_path / "project", organ(), None)
-
-
-def predict_job(
-    folder: Path, *cases: str, targets: tuple[str, ...] = ("lesion",), title: str = "predict"
-) -> Job:
-    """Leave what a predict job leaves."""
-    job = submit(folder, "predict", {}, title, start=False)
-    for case in cases:
-        write(LABELS, job.folder / "predictions" / f"{case}.nii.gz")
-    record = {
-        "model": {"path": "jobs/0001-train/model", "hashes": {"fold_0": "abc"}},
-        "targets": list(targets),
-        "cases": {case: {"seen": "verified", "role": "unseen"} for case in (*cases, "case_009")},
-    }
-    if cases:
-        (job.folder / "predictions" / "predictions.json").write_text(json.dumps(record))
-    return job
 
 
 def segment_job(folder: Path, *pairs: tuple[str, str]) -> Job:
@@ -120,6 +110,20 @@ def test_each_of_several_targets_has_its_own_id(tmp_path: Path) -> None:
         assert project.mask_path("case_001", "tumour") is None
         assert adopt_predictions(project, job.id).adopted == (("case_001", "tumour"),)
         assert project.mask("case_001", "tumour").sum() == 8
+
+
+def test_a_window_gets_the_mask_canonical_and_where_it_comes_from(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "turned", None, geometry=CORONAL)
+    job = predict_job(folder, "case_001")
+    write(LABELS, job.folder / "predictions" / "case_001.nii.gz", CORONAL)
+    with Project.open(folder, read_only=True) as project:
+        mask, about = predicted_mask(project, "case_001", job.id)
+        write(LABELS, job.folder / "predictions" / "case_001.nii.gz", STRAIGHT)
+        with pytest.raises(GeometryError, match="not on the grid of the image"):
+            predicted_mask(project, "case_001", job.id)
+    np.testing.assert_array_equal(restore(mask, CORONAL), LABELS == 1)
+    assert mask.shape != SHAPE
+    assert (about.engine, about.model) == ("prediction", f"jobs/0001-train/model ({job.id})")
 
 
 def test_a_job_without_that_prediction_is_refused(folder: Path) -> None:

@@ -14,8 +14,8 @@ from napari_backsplit.backend.jobs import Job, Note, Progress, State, submit
 from napari_backsplit.backend.jobs.runner import run_here
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures import engines
-from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.clicks import draw_clicks
+from napari_backsplit.backend.structures.consent import give_consent, server_of
 from napari_backsplit.backend.structures.prompts import Box, Point
 from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.backend.structures.simulation import SegmentSpec, submit_segment
@@ -25,6 +25,7 @@ from tests.backend.structures.organ_project import (
     CORONAL,
     SHAPE,
     STRAIGHT,
+    clicked_by_hand,
     make_project,
     organ,
     write,
@@ -159,24 +160,15 @@ def test_a_folder_of_references_for_several_structures(project: Path, tmp_path: 
 def test_progress_and_what_was_left_out_are_told(project: Path) -> None:
     events, _ = done(project).events()
     progress = [event for event in events if isinstance(event, Progress)]
-    assert [(p.done, p.total) for p in progress] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [(p.done, p.total) for p in progress] == [(0, 3)] * 4 + [(1, 3), (2, 3), (3, 3)]
+    assert progress[2].text == "case_001: kidney, prompt 2 of 3"
+    assert progress[0].eta_s is None
+    assert progress[-1].eta_s == 0
     notes = [event.text for event in events if isinstance(event, Note)]
     assert notes == ["case_003 has no reference mask of kidney: it is left out."]
 
 
 # ---------------------------------------------------------------------- a journal
-
-
-def clicked_by_hand(project: Path, *points: tuple[int, int, int]) -> Path:
-    """Click in a case as a person does, take the last click back, and return the journal."""
-    with Project.open(project) as opened:
-        annotation = Annotation(opened, "case_003")
-        engine = Slices(EngineSettings())
-        about = engine.start(lambda text: None)
-        for at in points:
-            annotation.prompt("liver", Point(at=at), engine, about)
-        annotation.undo("liver")
-    return project / "cases" / "case_003" / "journal.jsonl"
 
 
 REPLAY: dict[str, Any] = {"structures": ["liver"], "clicks": None, "cases": ["case_003"]}
@@ -281,6 +273,19 @@ def test_a_failure_closes_the_engine(project: Path, trace: Path) -> None:
 
 
 BOX = Box(low=(0, 0, 0), high=(1, 2, 2))
+
+
+def test_no_image_goes_to_another_machine_without_consent(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "ENGINES", {"nninteractive": REGISTRY["slices"]})
+    elsewhere = {"where": "elsewhere", "url": "https://gpu.example:1527"}
+    said = failed(project, engine="nninteractive", settings=elsewhere)
+    server = server_of("nninteractive", EngineSettings.model_validate(elsewhere))
+    assert f"The images of this project would be sent to {server}." in said
+    with Project.open(project) as opened:
+        give_consent(opened, server)
+    done(project, engine="nninteractive", settings=elsewhere)
 
 
 # ---------------------------------------------------------------------- stop and go on
