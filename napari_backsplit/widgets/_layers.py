@@ -165,10 +165,11 @@ def image_layer(volume: Volume, name: str, modality: str = "", **about: Any) -> 
         More to remember in the metadata, such as the path.
     """
     volume = volume.canonical()
-    known = {"modality": modality, "notes": volume.notes, **about}
+    black, white, lowest, highest = _window_and_range(volume.array, modality)
+    known = {"modality": modality, "notes": volume.notes, "range": (lowest, highest), **about}
     place = {
         "colormap": "gray",
-        "contrast_limits": window(volume.array, modality),
+        "contrast_limits": (black, white),
         **_placed(volume.geometry, name, known),
     }
     return shown(volume.array), place, "image"
@@ -213,17 +214,32 @@ def refresh_bounds(layer: Labels, bounds: Bounds) -> None:
     layer.refresh(thumbnail=False, highlight=False, extent=False)
 
 
+def widen_range(layer: Layer) -> None:
+    """Let the contrast slider of an image layer of ours reach beyond its first window.
+
+    napari takes the limits that a layer comes with for the whole range of the slider.
+    """
+    about = layer.metadata.get(KEY)
+    if isinstance(layer, Image) and isinstance(about, dict) and "range" in about:
+        (low, high), (black, white) = about["range"], layer.contrast_limits
+        layer.contrast_limits_range = (min(low, black), max(high, white))
+
+
 def window(array: Array, modality: str = "") -> tuple[float, float]:
     """Return the grey values to show as black and white, from some of the voxels."""
+    return _window_and_range(array, modality)[:2]
+
+
+def _window_and_range(array: Array, modality: str) -> tuple[float, float, float, float]:
     sample = _sample(array)
     if not len(sample):
-        return 0.0, 1.0
+        return 0.0, 1.0, 0.0, 1.0
     low, high = float(sample.min()), float(sample.max())
     if _is_hounsfield(low, high, modality):
-        return SOFT_TISSUE_HU
+        return *SOFT_TISSUE_HU, low, high
     black, white = (float(value) for value in np.percentile(sample, PERCENTILES))
     black, white = (black, white) if black < white else (low, high)
-    return (black, white) if black < white else (low, low + 1)
+    return (black, white, low, high) if black < white else (low, low + 1, low, low + 1)
 
 
 def _is_hounsfield(low: float, high: float, modality: str) -> bool:

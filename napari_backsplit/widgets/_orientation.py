@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
 from numpy.typing import NDArray
 
-from napari_backsplit.widgets._layers import geometry_of
+from napari_backsplit.widgets._layers import geometry_of, widen_range
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -47,7 +47,8 @@ class Orientation:
 
     They are shown while the viewer holds a layer that says how the patient lies; of an oblique
     volume they name the nearest direction. As long, napari's "roll dimensions" shows all three
-    planes upright; "transpose" is left alone. Made by `orient`.
+    planes upright ("transpose" is left alone), and the contrast slider of an image that is added
+    reaches beyond its window. Made by `orient`.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -61,6 +62,7 @@ class Orientation:
             viewer.canvas.overlays[_key(edge)] = overlay
         for event in self._events():
             event.connect(self.update)
+        viewer.layers.events.inserted.connect(self._widen)
         self.update()
 
     @property
@@ -84,9 +86,13 @@ class Orientation:
         """Take the letters out of the viewer."""
         for event in self._events():
             event.disconnect(self.update)
+        self._viewer.layers.events.inserted.disconnect(self._widen)
         for edge, overlay in self._overlays.items():
             overlay.visible = False
             self._viewer.canvas.overlays.pop(_key(edge), None)
+
+    def _widen(self, event: Any) -> None:
+        widen_range(event.value)
 
     def _has_patient(self) -> bool:
         return any(layer.ndim == 3 and geometry_of(layer) for layer in self._viewer.layers)

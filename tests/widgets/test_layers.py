@@ -26,6 +26,7 @@ from napari_backsplit.widgets._layers import (
     shown,
     stored,
     volume_of_layer,
+    widen_range,
     window,
 )
 from tests.widgets.display_support import SIGNED_PERMUTATIONS, counted, grid, viewer_with
@@ -145,6 +146,18 @@ def test_other_images_open_from_the_lowest_percent_to_almost_the_highest():
 )
 def test_a_window_has_a_width_whatever_the_voxels(voxels, expected):
     assert window(np.reshape(np.array(voxels, np.float32), (2, 2, 2))) == expected
+
+
+def test_the_contrast_slider_reaches_what_the_window_leaves_out():
+    volume = counted(grid())
+    layer = layer_of(image_layer(volume.with_array(volume.array * 30 - 1000), "ct"))
+    assert layer.contrast_limits == layer.contrast_limits_range == [-160, 240]
+    widen_range(layer)
+    assert layer.contrast_limits == [-160, 240]
+    assert layer.contrast_limits_range == [-1000, 2570]
+    other = Image(ramp(4, 5, 6))
+    widen_range(other)
+    assert other.contrast_limits_range == [0, 119]
 
 
 # --- masks --------------------------------------------------------------------------------------

@@ -173,6 +173,15 @@ def test_there_are_no_letters_without_a_patient():
     assert edges(viewer) == "----"
 
 
+def test_an_added_image_has_a_wide_contrast_slider(viewer):
+    orient(viewer)
+    volume = counted(grid())
+    data = image_layer(volume.with_array(volume.array * 30 - 1000), "ct")
+    layer = viewer.add_layer(Layer.create(*data))
+    assert layer.contrast_limits == [-160, 240]
+    assert layer.contrast_limits_range == [-1000, 2570]
+
+
 def test_an_axis_of_another_layer_has_no_letters(viewer):
     viewer.add_image(np.random.default_rng(0).random((2, 4, 5, 6)))
     assert edges(viewer) == "APRL"
