@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 CLIENT_VERSION = (2, 0)
 """Oldest nnInteractive whose server speaks as the client does."""
 
-_NEEDED = ("supported_interactions", "channel_mapping", "inference_session_version")
+_NEEDED = (
+    "supported_interactions",
+    "channel_mapping",
+    "num_interaction_channels",
+    "supports_initial_label",
+    "supports_zero_shot_label_refinement",
+    "preferred_scribble_thickness",
+    "interaction_decay",
+    "inference_session_version",
+)
+"""What the client reads of a server's capabilities, without a default."""
+
 _CONNECT_S = 10.0
 _ANSWER_S = 30.0
 _LEASE_ERRORS: Mapping[str, int] = {"SessionExpiredError": 410, "ServerAtCapacityError": 503}
@@ -70,13 +81,14 @@ def checked_url(settings: EngineSettings) -> str:
     EngineError
         It is no web address, or neither HTTPS nor loopback and this was not allowed.
     """
-    url = settings.url.strip().rstrip("/")
+    url = settings.url.strip()
     if not url:
         raise EngineError("No address of a server is set.", "Write one, as https://host:1527.")
     if not re.match(r"https?://", url):
+        named = url.rpartition("@")[2]
         raise EngineError(
-            f"The address {url} does not say how to connect.",
-            f"Write http:// or https:// before it, as https://{url.rpartition('://')[2]}.",
+            f"The address {named} does not say how to connect.",
+            f"Write http:// or https:// before it, as https://{named.rpartition('://')[2]}.",
         )
     parsed = _parsed(url)
     if not parsed.host or parsed.userinfo:
@@ -86,7 +98,7 @@ def checked_url(settings: EngineSettings) -> str:
         )
     if parsed.scheme == "http" and not is_loopback(url) and not settings.insecure:
         raise _unprotected(url)
-    return url
+    return url.rstrip("/")
 
 
 def _unprotected(url: str) -> EngineError:
@@ -103,11 +115,14 @@ def _parsed(url: str) -> httpx.URL:
     import httpx
 
     try:
-        return httpx.URL(url)
+        parsed = httpx.URL(url)
+        if parsed.port is not None and not 0 < parsed.port < 2**16:
+            raise httpx.InvalidURL(f"there is no port {parsed.port}")
     except httpx.InvalidURL as error:
         raise EngineError(
-            f"{url} is no address: {error}.", "Write one, as https://host:1527."
+            f"{url.rpartition('@')[2]} is no address: {error}.", "Write one, as https://host:1527."
         ) from error
+    return parsed
 
 
 def shown(url: str) -> str:

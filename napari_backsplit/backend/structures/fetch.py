@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import httpx
+
 from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.backend.files import read_json, sha256
 from napari_backsplit.backend.structures.child import Reporter, follow_parent
 from napari_backsplit.backend.structures.engines import EngineError
 from napari_backsplit.backend.structures.model_store import (
@@ -30,7 +33,9 @@ from napari_backsplit.backend.structures.serve import check
 
 REPOSITORY = "MIC-DKFZ/nnInteractive"
 MANIFEST = "models.json"
+ATTEMPTS = 5
 _PROGRESS_S = 0.5
+_PIECE = 2**20
 _LICENCES = {"cc-by-nc-sa-4.0": OFFICIAL_LICENCE}
 
 
@@ -77,8 +82,6 @@ def _offers(root: Path) -> list[Offer]:
 
 def _entries(manifest: Path) -> list[dict[str, Any]]:
     """Return the well-formed entries of a manifest, the default one first."""
-    from napari_backsplit.backend.files import read_json
-
     listed = read_json(manifest)
     models = listed.get("models") if isinstance(listed, dict) else None
     good = [entry for entry in models or () if isinstance(entry, dict) and _is_plain(entry)]
@@ -113,7 +116,7 @@ def _download(root: Path, model: str, path: str, size: int, reporter: Reporter) 
     if not is_complete(folder):
         staging = root / "downloads" / model
         _check_space(root, size - _bytes(staging))
-        _get(staging, path, size, reporter)
+        _get(staging, path, Progress(reporter, size))
         reporter.say("checking")
         check(staging / path)
         _enter(staging / path, folder)
@@ -131,25 +134,78 @@ def _check_space(root: Path, wanted: int) -> None:
         )
 
 
-def _get(staging: Path, path: str, size: int, reporter: Reporter) -> None:
-    """Bring the files into a folder beside the store; what is there already is not taken again."""
-    from huggingface_hub import snapshot_download
+class Progress:
+    """Says now and then how much is there."""
 
-    finished = threading.Event()
+    def __init__(self, reporter: Reporter, size: int) -> None:
+        self._reporter, self._size, self._done, self._said = reporter, size, 0, 0.0
 
-    def tell() -> None:
-        while not finished.wait(_PROGRESS_S):
-            reporter.say("downloading", done=min(_bytes(staging), size), size=size)
+    def add(self, count: int) -> None:
+        """Count some bytes."""
+        self._done += count
+        if time.monotonic() > self._said + _PROGRESS_S:
+            self._said = time.monotonic()
+            self._reporter.say("downloading", done=min(self._done, self._size), size=self._size)
 
-    threading.Thread(target=tell, daemon=True).start()
-    try:
-        snapshot_download(repository(), allow_patterns=[f"{path}/*"], local_dir=staging)
-    finally:
-        finished.set()
+
+def _get(staging: Path, path: str, progress: Progress) -> None:
+    """Bring a folder of the repository beside the store; what is there is not taken again.
+
+    huggingface_hub 2 begins each file anew in another process, hence our own transfer.
+    """
+    from huggingface_hub import HfApi, hf_hub_url
+
+    info = HfApi().model_info(repository(), files_metadata=True)
+    for file in info.siblings or ():
+        name = PurePosixPath(file.rfilename)
+        if name.parts[0] == path and ".." not in name.parts:
+            url = hf_hub_url(repository(), file.rfilename, revision=info.sha)
+            _get_file(url, staging / name, file, progress)
     if not is_complete(staging / path):
-        raise EngineError(
-            "The download is not whole.", "Try again: it goes on where it was interrupted."
-        )
+        raise EngineError("The repository holds no whole model.", "Choose another one.")
+
+
+def _get_file(url: str, target: Path, file: Any, progress: Progress) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():  # It got its name when it was whole.
+        progress.add(target.stat().st_size)
+        return
+    part = target.with_name(f"{target.name}.{file.blob_id}.part")
+    progress.add(_size(part))
+    for attempt in range(ATTEMPTS):
+        try:
+            _go_on(url, part, progress)
+            break
+        except httpx.TransportError:
+            if attempt + 1 == ATTEMPTS:
+                raise
+    _check_whole(part, file)
+    part.replace(target)
+
+
+def _go_on(url: str, part: Path, progress: Progress) -> None:
+    """Get what is missing of a file."""
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    start = _size(part)
+    headers = build_hf_headers() | ({"Range": f"bytes={start}-"} if start else {})
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as answer:
+        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # All of it is there.
+        answer.raise_for_status()
+        goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
+        with part.open("ab" if goes_on else "wb") as file:
+            for piece in answer.iter_bytes(_PIECE):
+                file.write(piece)
+                progress.add(len(piece))
+
+
+def _check_whole(part: Path, file: Any) -> None:
+    lfs = file.lfs
+    wrong = file.size is not None and part.stat().st_size != file.size
+    if wrong or (lfs is not None and sha256(part) != lfs.sha256):
+        part.unlink()
+        raise EngineError(f"{file.rfilename} arrived damaged.", "Try again.")
 
 
 def _bytes(folder: Path) -> int:

@@ -25,7 +25,11 @@ UNKNOWN_LICENCE = "unknown"
 FETCH = "napari_backsplit.backend.structures.fetch"
 SILENCE_S = 120.0
 
-_ONLINE = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
+_ONLINE = {
+    "HF_HUB_OFFLINE": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 
 
 @dataclass(frozen=True)

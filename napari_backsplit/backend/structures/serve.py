@@ -121,7 +121,7 @@ def _official_arguments(checkpoint: Path, device: str, threads: int) -> list[str
         f"--torch-n-threads={threads}",
         "--max-sessions=2",
         f"--idle-timeout-seconds={WEEK_S}",
-        f"--liveness-timeout-seconds={WEEK_S}",
+        f"--liveness-timeout-seconds={WEEK_S // 2}",
         "--no-torch-compile",  # Compiling takes longer than a restart may, and needs a compiler.
     ]
 
