@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.history import AnyPrompt
-from napari_backsplit.backend.structures.prompts import Bounds
+from napari_backsplit.backend.structures.prompts import Bounds, slices
 from napari_backsplit.backend.volume import Volume
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._layers import (
@@ -265,9 +265,16 @@ class CaseLayers(QObject):
             return
         stroke = turned_over(layer.data, atoms)
         if stroke is not None:
-            bounds, difference = stroke
-            canonical = flip_bounds(bounds, self._annotation.grid.shape)
-            self._desk.record(name, canonical, shown(difference))
+            canonical = flip_bounds(stroke[0], self._annotation.grid.shape)
+            difference = shown(stroke[1])
+            # napari writes the voxels of a fill after this event: keep it once they are written.
+            self._desk.hop.call(lambda: self._keep(layer, name, canonical, difference))
+
+    def _keep(self, layer: Labels, name: str, bounds: Bounds, difference: Any) -> None:
+        if self._annotation is not None and self._labels.get(name) is layer:
+            painted = self._annotation.mask(name)[slices(bounds)]
+            np.minimum(painted, 1, out=painted)
+            self._desk.record(name, bounds, difference)
 
 
 def _channel(annotation: Annotation, channel: str, desk: Desk) -> tuple[Any, dict[str, Any], str]:

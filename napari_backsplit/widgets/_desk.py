@@ -75,6 +75,7 @@ class Desk(QObject):
         self._make = make
         self._drivers: dict[str, EngineDriver] = {}
         self._generation = 0
+        self._closed = False
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(SAVE_AFTER_MS)
@@ -262,6 +263,7 @@ class Desk(QObject):
         """Write what changed, end the engines, let another writer in. It does not wait."""
         self._idle.stop()
         self.close_project()
+        self._closed = True
         for driver in self._drivers.values():
             driver.close()
         self._drivers.clear()
@@ -324,6 +326,8 @@ class Desk(QObject):
         self._warm_up()
 
     def _moved(self, annotation: Annotation, structure: str, bounds: Bounds | None) -> None:
+        if self._closed:
+            return
         state = annotation.standing(structure)
         case = self.standings.get(annotation.case)
         if case is not None and case.get(structure) != state:

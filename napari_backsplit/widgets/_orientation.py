@@ -98,7 +98,7 @@ class Orientation:
         return any(layer.ndim == 3 and geometry_of(layer) for layer in self._viewer.layers)
 
     def _events(self) -> list[Any]:
-        dims, camera, layers = self._viewer.dims, self._viewer.camera, self._viewer.layers
+        dims, camera, layers = self._viewer.dims, self._viewer.scene.camera, self._viewer.layers
         return [
             dims.events.order,
             dims.events.ndisplay,
@@ -155,7 +155,7 @@ def letters_of(viewer: ViewerModel) -> dict[str, str]:
 def _directions(viewer: ViewerModel) -> dict[str, NDArray[np.float64]]:
     """Return the unit vector, in world axes, that points to each edge."""
     dims = viewer.dims
-    up, right = _in_3d(viewer.camera) if dims.ndisplay == 3 else _in_2d(viewer.camera)
+    up, right = _in_3d(viewer.scene.camera) if dims.ndisplay == 3 else _in_2d(viewer.scene.camera)
     embedded = np.zeros((2, dims.ndim))
     embedded[:, list(dims.displayed)] = [up, right]
     up, right = embedded

@@ -1,4 +1,8 @@
-"""What a brush of napari did: told by the history atoms that its `paint` event carries."""
+"""What a brush of napari did: told by the history atoms that its `paint` event carries.
+
+The event may come before the voxels are written (fill) or after (brush), so what changed is worked
+out from the atoms alone.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,25 @@ from napari_backsplit.backend.structures.prompts import Bounds, slices, union
 def turned_over(
     data: NDArray[np.uint8], atoms: Sequence[Any]
 ) -> tuple[Bounds, NDArray[np.bool_]] | None:
-    """Return where a stroke changed a mask, in the layer's own axes; None where it did not.
+    """Return where a stroke changes a mask, in the layer's own axes; None where it does not.
 
     Parameters
     ----------
     data : ndarray of uint8
-        The layer's array, after the stroke. Labels other than 0 and 1 become 1 in it.
+        The layer's array, (z, y, x), before or after the stroke.
     atoms : sequence
         As napari gives them: masked boxes (napari 0.9), or (indices, old values, new values).
     """
     if not atoms:
         return None
     bounds = union(_bounds(atom) for atom in atoms)
-    now = data[slices(bounds)]
-    np.minimum(now, 1, out=now)
-    before = now.copy()
+    before = data[slices(bounds)].copy()
     for atom in reversed(atoms):
-        _restore(before, atom, bounds)
-    difference = (before != 0) ^ (now != 0)
+        _put(before, atom, bounds, old=True)
+    after = before.copy()
+    for atom in atoms:
+        _put(after, atom, bounds, old=False)
+    difference = (before != 0) ^ (after != 0)
     return (bounds, difference) if difference.any() else None
 
 
@@ -43,12 +48,14 @@ def _bounds(atom: Any) -> Bounds:
     return z, y, x
 
 
-def _restore(before: NDArray[np.uint8], atom: Any, bounds: Bounds) -> None:
+def _put(crop: NDArray[np.uint8], atom: Any, bounds: Bounds, *, old: bool) -> None:
+    """Put the values of an atom, old or new, into the part of the mask within bounds."""
     lows = [low for low, _ in bounds]
     if hasattr(atom, "slice_key"):
         sides = zip(atom.slice_key, lows, strict=True)
-        crop = before[tuple(slice(side.start - low, side.stop - low) for side, low in sides)]
-        crop[... if atom.mask is None else atom.mask] = atom.old_values
+        box = crop[tuple(slice(side.start - low, side.stop - low) for side, low in sides)]
+        box[... if atom.mask is None else atom.mask] = atom.old_values if old else atom.new_value
     else:
-        indices, old, _ = atom
-        before[tuple(np.asarray(i) - low for i, low in zip(indices, lows, strict=True))] = old
+        indices, before, after = atom
+        index = tuple(np.asarray(i) - low for i, low in zip(indices, lows, strict=True))
+        crop[index] = before if old else after

@@ -88,7 +88,7 @@ class Tools(QObject):
         """Give the mouse and the keys back to napari."""
         if self._drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._drag)
-        self._viewer.camera.mouse_pan = True
+        self._viewer.scene.camera.mouse_pan = True
         for key, _ in KEYS.values():
             self._viewer.bind_key(key, None, overwrite=True)
 
@@ -116,7 +116,7 @@ class Tools(QObject):
         painting = self.tool in ("paint", "erase")
         if isinstance(layer, Labels) and layer.editable:
             layer.mode = self.tool if painting else "pan_zoom"
-        self._viewer.camera.mouse_pan = self.tool not in DRAWN
+        self._viewer.scene.camera.mouse_pan = self.tool not in DRAWN
 
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         if self.tool not in ("point", *DRAWN) or self.layers.place is None or event.button != 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
+    QApplication,
     QButtonGroup,
     QFileDialog,
     QFrame,
@@ -77,6 +78,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         notice.setEnabled(False)
         column.addWidget(notice)
         self._connect()
+        self._closed = False
+        QApplication.instance().aboutToQuit.connect(self.close_all)
         self.desk.load_settings()
         self.look_for_engines()
 
@@ -317,6 +320,9 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def close_all(self) -> None:
         """Write what changed and end the engines; the dock is of no use after it."""
+        if self._closed:
+            return
+        self._closed = True
         self.tools.close()
         self.layers.close()
         self.desk.close()

@@ -1,10 +1,16 @@
-"""Small volumes with landmarks, for the tests of what napari shows."""
+"""Small volumes with landmarks, and a display, for the tests of what napari shows."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
 
@@ -55,3 +61,18 @@ def viewer_with(*layers) -> ViewerModel:
     for data in layers:
         viewer.add_layer(Layer.create(*data))
     return viewer
+
+
+def on_a_virtual_display(code: str, home: Path, timeout_s: float = 120) -> str:
+    """Run code where napari has a canvas: offscreen it has no OpenGL and dies at its start."""
+    start = shutil.which("xvfb-run")
+    if start is None:
+        pytest.skip("a napari canvas needs OpenGL: install xvfb")
+    command = [start, "-a", "-s", "-screen 0 1600x1200x24", sys.executable, "-c", code]
+    folders = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(home))
+    environment = {**os.environ, **folders, "QT_QPA_PLATFORM": "xcb"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=timeout_s
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

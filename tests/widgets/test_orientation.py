@@ -1,11 +1,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +22,7 @@ from tests.widgets.display_support import (
     counted,
     grid,
     landmarks,
+    on_a_virtual_display,
     viewer_with,
 )
 
@@ -59,7 +55,7 @@ def on_screen(viewer, value) -> tuple[float, float]:
 
 
 def assert_upright(viewer) -> None:
-    assert viewer.camera.orientation2d == ("down", "right")
+    assert viewer.scene.camera.orientation2d == ("down", "right")
     show_plane(viewer, "axial")
     assert on_screen(viewer, RIGHT)[1] < 0 == on_screen(viewer, RIGHT)[0]
     assert on_screen(viewer, ANTERIOR)[0] < 0 == on_screen(viewer, ANTERIOR)[1]
@@ -104,9 +100,9 @@ def test_letters_follow_what_is_displayed(viewer):
     viewer.dims.transpose()
     assert edges(viewer) == "RLAP"
     viewer.dims.transpose()
-    viewer.camera.orientation2d = ("up", "right")
+    viewer.scene.camera.orientation2d = ("up", "right")
     assert edges(viewer) == "PARL"
-    viewer.camera.orientation2d = ("up", "left")
+    viewer.scene.camera.orientation2d = ("up", "left")
     assert edges(viewer) == "PALR"
 
 
@@ -120,7 +116,7 @@ OPPOSITE = dict(zip("RLAPHF", "LRPAFH", strict=True))
 def test_a_letter_is_where_that_side_of_the_patient_is_drawn(order, vertical, horizontal):
     viewer = viewer_with(image_layer(landmarks(SIGNED_PERMUTATIONS[0]), "ct"))
     viewer.dims.order = tuple(order)
-    viewer.camera.orientation2d = (vertical, horizontal)
+    viewer.scene.camera.orientation2d = (vertical, horizontal)
     drawn = letters_of(viewer)
     assert OPPOSITE[drawn["top"]] == drawn["bottom"]
     assert OPPOSITE[drawn["left"]] == drawn["right"]
@@ -154,9 +150,9 @@ def test_letters_in_3d_are_along_the_camera(viewer):
     show_plane(viewer, "coronal")
     viewer.dims.ndisplay = 3
     assert edges(viewer) == "HFRL"
-    viewer.camera.set_view_direction((1, 0, 0), (0, 1, 0))  # from the front, head down
+    viewer.scene.camera.set_view_direction((1, 0, 0), (0, 1, 0))  # from the front, head down
     assert edges(viewer)[:2] == "FH"
-    viewer.camera.angles = (0, 0, 45)
+    viewer.scene.camera.angles = (0, 0, 45)
     assert edges(viewer)[:2] == "--", "45 degrees is neither"
     viewer.dims.ndisplay = 2
     assert edges(viewer) == "HFRL"
@@ -254,19 +250,6 @@ for plane in PLANES:
     print(plane, "closed", int((np.abs(shot() - plain) > 60).sum()))
 viewer.close()
 """  # noqa: E501
-
-
-def on_a_virtual_display(code: str, home: Path) -> str:
-    """Run code where napari has a canvas: offscreen it has no OpenGL and dies at its start."""
-    start = shutil.which("xvfb-run")
-    if start is None:
-        pytest.skip("a napari canvas needs OpenGL: install xvfb")
-    command = [start, "-a", "-s", "-screen 0 1600x1200x24", sys.executable, "-c", code]
-    folders = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(home))
-    environment = {**os.environ, **folders, "QT_QPA_PLATFORM": "xcb"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 def test_a_bright_corner_and_the_letters_on_a_real_canvas(tmp_path):

@@ -176,6 +176,7 @@ class Annotation:
             request = self._request(structure, prompt, about.engine, scene)
         answer = engine.segment(request, cancelled)
         with self._lock:
+            self._refuse_locked(structure)  # it may have been accepted, or the project closed
             sheet = self._sheet(structure)
             before = sheet.voxels
             bounds, difference = sheet.difference(request, answer)
