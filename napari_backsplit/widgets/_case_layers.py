@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
+from napari.components.overlays import TextOverlay
 from napari.layers import Labels, Layer, Points, Shapes
 from qtpy.QtCore import QObject, Signal
 
@@ -31,6 +32,7 @@ from napari_backsplit.widgets._strokes import turned_over
 
 POSITIVE, NEGATIVE = "#009e73", "#d55e00"  # of Okabe and Ito
 PREVIEW = "#f0e442"
+BUSY = "backsplit_busy"
 MARK, LINE = 5, 0.6
 """Sizes of a point and of a line, in voxels."""
 
@@ -102,8 +104,17 @@ class CaseLayers(QObject):
         if self._drawn is not None:
             self._show_prompts(path=path, closed=closed)
 
+    def say(self, words: str) -> None:
+        """Show on the canvas what is going on; no words take it away."""
+        overlays = self._viewer.canvas.overlays
+        if BUSY not in overlays:
+            overlays[BUSY] = TextOverlay(position="top_left", font_size=11, box=True)
+        overlays[BUSY].text = words
+        overlays[BUSY].visible = bool(words)
+
     def close(self) -> None:
-        """Take our layers out of the viewer."""
+        """Take our layers and words out of the viewer."""
+        self._viewer.canvas.overlays.pop(BUSY, None)
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._take_away()
 

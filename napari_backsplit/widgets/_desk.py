@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from napari_backsplit.widgets._driver import EngineDriver, Order
 from napari_backsplit.widgets._threads import Hop, Lane
 
 SAVE_AFTER_MS = 4000
+SHORT_S, LONG_S = 0.3, 3.0
+"""What takes longer than these is shown to be going on, and for how long."""
 Standings = dict[str, dict[str, Standing]]
 
 
@@ -270,6 +273,16 @@ class Desk(QObject):
         self.driver = None
         for lane in (self.scribe, self.files):
             lane.close()
+
+    def busy(self) -> tuple[str, bool]:
+        """Return what is going on, "" for nothing, and whether it takes long enough to be shown."""
+        if self.driver is None or not self.driver.orders:
+            return (f"{self.opening}…", True) if self.opening else ("", False)
+        order, waiting = self.driver.orders[0], len(self.driver.orders) - 1
+        seconds = time.monotonic() - order.since
+        long = f" {seconds:.0f} s" if seconds >= LONG_S else ""
+        more = f", {waiting} waiting" if waiting else ""
+        return f"{order.structure}…{long}{more}", seconds > SHORT_S
 
     # ------------------------------------------------------------------ inside
 

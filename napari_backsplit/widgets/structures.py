@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from napari.components import ViewerModel
@@ -63,7 +62,7 @@ HINTS = {
     "erase": "Rub out what is not {name}.",
 }
 SHOW, LOCK = 3, 4
-BUSY_MS = 300
+TICK_MS = 300
 
 
 class StructuresPanel(QWidget):  # type: ignore[misc]
@@ -119,17 +118,18 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         header = self.structures.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(34)
         for section in range(1, 5):
             header.setSectionResizeMode(section, QHeaderView.ResizeMode.ResizeToContents)
         return _column(self.title, self.structures, _row(self.name, self.add))
 
     def _build_engine(self) -> QWidget:
-        self.engine = QComboBox()
+        self.engine = _narrow(QComboBox())
         self.engine.setToolTip("What turns clicks into a mask")
         self.light = QLabel()
         self.light.setWordWrap(True)
         self.settings = _button("Settings…", "Model, device and server of nnInteractive")
-        self.channel = QComboBox()
+        self.channel = _narrow(QComboBox())
         self.channel.setToolTip("The channel that is shown and clicked on")
         self.channel_row = _row(QLabel("Channel"), self.channel)
         self.channel_row.hide()
@@ -177,7 +177,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.busy_row = _row(self.busy, self.bar, self.cancel)
         self.busy_row.hide()
         self._tick = QTimer(self)
-        self._tick.setInterval(BUSY_MS)
+        self._tick.setInterval(TICK_MS)
         return _column(self.hint, self.busy_row)
 
     def _build_accept(self) -> QWidget:
@@ -438,26 +438,15 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
     # ------------------------------------------------------------------ busy
 
     def _show_busy(self) -> None:
-        words, since = self._busy_words()
-        waits = bool(words) and (since is None or time.monotonic() - since > BUSY_MS / 1000)
+        words, waits = self._desk.busy()
         self.busy.setText(words)
         self.busy_row.setVisible(waits)
         self.cancel.setVisible(bool(self._desk.driver and self._desk.driver.orders))
+        self._layers.say(words if waits else "")
         if words and not self._tick.isActive():
             self._tick.start()
         elif not words:
             self._tick.stop()
-
-    def _busy_words(self) -> tuple[str, float | None]:
-        driver = self._desk.driver
-        if driver is not None and driver.orders:
-            order = driver.orders[0]
-            seconds = time.monotonic() - order.since
-            waiting = len(driver.orders) - 1
-            more = f", {waiting} waiting" if waiting else ""
-            long = f" {seconds:.0f} s" if seconds >= 3 else ""
-            return f"{order.structure}…{long}{more}", order.since
-        return (f"{self._desk.opening}…", None) if self._desk.opening else ("", None)
 
 
 def scrolling(inside: QWidget) -> QScrollArea:
@@ -468,6 +457,13 @@ def scrolling(inside: QWidget) -> QScrollArea:
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setWidget(inside)
     return area
+
+
+def _narrow(box: QComboBox) -> QComboBox:
+    """Let a choice be narrower than its longest text."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(10)
+    return box
 
 
 def _swatch(colour: str) -> QIcon:

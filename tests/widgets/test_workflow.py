@@ -233,11 +233,13 @@ def test_cancel_drops_the_prompt_and_those_that_wait(window: Window) -> None:
     window.desk.ask(CORNER)
     window.until(lambda: window.dock.panel.busy_row.isVisibleTo(window.dock.panel))
     window.until(lambda: "1 waiting" in window.dock.panel.busy.text())
+    assert "kidney…" in window.viewer.canvas.overlays["backsplit_busy"].text
     window.dock.panel.cancel.click()
     window.answered()
     assert window.work.voxels("kidney") == 0
     assert "cancelled" in window.dock.said.text()
     assert not window.dock.panel.busy_row.isVisibleTo(window.dock.panel)
+    assert not window.viewer.canvas.overlays["backsplit_busy"].visible
 
 
 def test_undo_while_a_prompt_runs_cancels_it(window: Window) -> None:
