@@ -6,10 +6,11 @@ EXPERIMENTS := phantom finetune-choice finetune-options finetune
 ON_DATA := hippocampus finetune-hippocampus
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: test demo soak experiments bench format clean help
+.PHONY: test demo napari soak experiments bench format clean help
 
 help:
 	@echo "make demo         synthetic cases -> binary and BackSplit models -> comparison (15 min)"
+	@echo "make napari       napari with the dock, to click structures"
 	@echo "make test         lint, types, architecture and tests (12 min)"
 	@echo "make soak         the long proofs: every kill test, many rounds"
 	@echo "make experiments  the trainings behind docs/experiments/ (hours; resumable)"
@@ -29,8 +30,11 @@ test: $(SETUP)
 demo: $(SETUP)
 	$(BIN)/backsplit demo demo
 
+napari: $(SETUP)
+	$(BIN)/napari -w napari-backsplit BackSplit
+
 soak: $(SETUP)
-	$(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST)
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST)
 
 # The page of a plan is named by its first word.
 experiments: $(SETUP)

@@ -121,9 +121,17 @@ def test_the_help_of_every_command(backsplit: Backsplit, path: tuple[str, ...]) 
 
 def test_all_steps_have_a_command() -> None:
     steps = {"init", "reserve", "check", "plan", "train", "finetune", "predict", "compare"}
-    assert steps | {"sample", "fuse", "export", "demo", "import", "jobs"} <= {
-        path[0] for path in COMMANDS if path
-    }
+    assert steps | {
+        "sample",
+        "fuse",
+        "export",
+        "demo",
+        "import",
+        "jobs",
+        "segment",
+        "engines",
+        "adopt",
+    } <= {path[0] for path in COMMANDS if path}
 
 
 def test_a_real_process_without_a_command_shows_the_help() -> None:
