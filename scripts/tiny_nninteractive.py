@@ -1,9 +1,11 @@
-"""Train the tiny nnInteractive model of the tests, and save it as nnInteractive saves one.
+r"""Train the tiny nnInteractive model of the tests, and save it as nnInteractive saves one.
 
-    python scripts/tiny_nninteractive.py tests/models/nninteractive-tiny
+    python scripts/tiny_nninteractive.py first
+    python scripts/tiny_nninteractive.py tests/models/nninteractive-tiny --after first \
+        --side 64 --batch 1 --steps 700 --rate 0.0015 --padded 0.3 --seed 1
 
-It learns on synthetic ellipsoids only, takes some minutes on one core, and gives the same weights
-for the same seed and the same torch. It is for tests: it knows nothing about patients.
+It learns on synthetic ellipsoids only, takes a quarter of an hour on one core, and gives the same
+weights for the same seeds and the same torch. It is for tests: it knows nothing about patients.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn.functional import cross_entropy
 
-SIDE = 48
 PREVIOUS, AREAS, POINTS, SCRIBBLES = 0, (1, 2), (3, 4), (5, 6)
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -87,21 +88,24 @@ LICENCE = "CC0 1.0\nTrained by scripts/tiny_nninteractive.py on synthetic ellips
 class Scene:
     """A patch with a few ellipsoids, one of them wanted, and the prompts on it."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, side: int, padded: float) -> None:
         self.rng = rng
-        self.image: Array = np.zeros((SIDE,) * 3, np.float32)
-        self.labels = np.zeros((SIDE,) * 3, np.uint8)
-        self.channels: Array = np.zeros((7, SIDE, SIDE, SIDE), np.float32)
+        self.side = side
+        self.image: Array = np.zeros((side,) * 3, np.float32)
+        self.labels = np.zeros((side,) * 3, np.uint8)
+        self.channels: Array = np.zeros((7, side, side, side), np.float32)
         self._draw()
         self._shade()
+        if padded and rng.random() < padded:
+            self._pad()
         self._prompt()
 
     def _draw(self) -> None:
-        grid = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij")).astype(np.float32)
+        grid = np.stack(np.meshgrid(*[np.arange(self.side)] * 3, indexing="ij")).astype(np.float32)
         for label in range(self.rng.integers(1, 7), 0, -1):  # The wanted one is last: whole.
-            largest = 30 if label == 1 and self.rng.random() < 0.4 else 13
+            largest = 5 * self.side / 8 if label == 1 and self.rng.random() < 0.4 else 13
             radii = self.rng.uniform(3, largest, 3)
-            centre = self.rng.uniform(4, SIDE - 4, 3)
+            centre = self.rng.uniform(4, self.side - 4, 3)
             turn = np.linalg.qr(self.rng.normal(size=(3, 3)))[0]
             local = np.tensordot(turn, grid - centre[:, None, None, None], 1)
             inside = (local**2 / radii[:, None, None, None] ** 2).sum(0) <= 1
@@ -121,7 +125,18 @@ class Scene:
         self.image *= np.float32(np.exp(self.rng.uniform(np.log(0.15), np.log(6))))
         self.image += np.float32(self.rng.uniform(-1.5, 1.5))
 
+    def _pad(self) -> None:
+        """Let the image end within the patch, as it does near its edges."""
+        for axis in range(3):
+            low, high = self.rng.integers(0, self.side // 4, 2)
+            for array in (self.image, self.target):
+                sides = np.moveaxis(array, axis, 0)
+                sides[:low] = 0
+                sides[self.side - high :] = 0
+
     def _prompt(self) -> None:
+        if not self.target.any():
+            return
         if self.rng.random() < 0.5:
             self._add(self.target)
             return
@@ -143,14 +158,14 @@ class Scene:
             blob = ndimage.binary_dilation(self._somewhere(~self.target), iterations=5)
             return np.asarray(self.target | (self.labels == 2) | blob)
         if kind == 1:  # A part is missing.
-            axis, cut = self.rng.integers(3), self.rng.integers(8, SIDE - 8)
+            axis, cut = self.rng.integers(3), self.rng.integers(8, self.side - 8)
             kept = self.target.copy()
             np.moveaxis(kept, axis, 0)[cut:] = False
             return kept
         if kind == 2:  # Coarse, as it comes back from a zoomed prediction.
             factor = self.rng.uniform(0.25, 0.6)
             small = ndimage.zoom(self.target.astype(np.float32), factor, order=1)
-            return np.asarray(ndimage.zoom(small, SIDE / np.array(small.shape), order=1) > 0.5)
+            return np.asarray(ndimage.zoom(small, self.side / np.array(small.shape), order=1) > 0.5)
         if kind == 3:
             return np.asarray(ndimage.binary_erosion(self.target, iterations=2))
         if kind == 4:
@@ -190,7 +205,7 @@ class Scene:
         core = core if core.any() else shape
         (y, x), line = np.nonzero(core), np.zeros_like(shape)
         a, b = self.rng.integers(len(y), size=2)
-        for t in np.linspace(0, 1, SIDE):
+        for t in np.linspace(0, 1, self.side):
             line[round(y[a] + t * (y[b] - y[a])), round(x[a] + t * (x[b] - x[a]))] = True
         return np.asarray(ndimage.binary_dilation(line) & shape)
 
@@ -241,16 +256,19 @@ def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return cross_entropy(output, target) + (1 - dice).mean()
 
 
-def train(steps: int, batch: int, seed: int) -> torch.nn.Module:
-    torch.manual_seed(seed)
+def train(chosen: argparse.Namespace) -> torch.nn.Module:
+    torch.manual_seed(chosen.seed)
     torch.use_deterministic_algorithms(True)
-    rng = np.random.default_rng(seed)
-    net = network().train()
-    optimiser = torch.optim.AdamW(net.parameters(), 4e-3, weight_decay=1e-4)
+    rng = np.random.default_rng(chosen.seed)
+    net, steps = network().train(), chosen.steps
+    if chosen.after:
+        before = torch.load(chosen.after / "fold_0" / "checkpoint_final.pth", weights_only=True)
+        net.load_state_dict(before["network_weights"])
+    optimiser = torch.optim.AdamW(net.parameters(), chosen.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, steps, 0.9)
     mean = 1.0
     for step in range(steps):
-        scenes = [Scene(rng) for _ in range(batch)]
+        scenes = [Scene(rng, chosen.side, chosen.padded) for _ in range(chosen.batch)]
         inputs = np.stack([np.concatenate([s.image[None], s.channels]) for s in scenes])
         target = torch.from_numpy(np.stack([s.target for s in scenes]).astype(np.int64))
         optimiser.zero_grad()
@@ -294,10 +312,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--side", type=int, default=48)
+    parser.add_argument("--padded", type=float, default=0.0, help="share of patches at an edge")
+    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--after", type=Path, help="go on from this model")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    save(train(chosen.steps, chosen.batch, chosen.seed), chosen.folder)
+    save(train(chosen), chosen.folder)
 
 
 if __name__ == "__main__":

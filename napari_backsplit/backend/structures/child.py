@@ -55,7 +55,7 @@ class Child:
         with log.open("ab") as printed:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, str(os.getpid()), *arguments],
-                env={**os.environ, **environment},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
                 stdin=subprocess.PIPE,  # Never written to: its end tells the child of ours.
                 stdout=subprocess.PIPE,
                 stderr=printed,

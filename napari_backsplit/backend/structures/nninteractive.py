@@ -118,19 +118,14 @@ class NNInteractive:
 
     def _persistently(self, action: Callable[[], T]) -> T:
         """Do something with the server, again where it was lost and is back."""
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return action()
             except (BackSplitError, EngineCancelled):
                 raise
             except Exception as error:  # Whatever httpx and the client raise is explained.
                 self._recover(error, attempt)
-        try:
-            return action()
-        except (BackSplitError, EngineCancelled):
-            raise
-        except Exception as error:
-            raise self._explained(error) from error
+        raise AssertionError("the last attempt returns or raises")
 
     def _attempt(self, request: Request, cancelled: Callable[[], bool]) -> Answer:
         lease = self._connected(cancelled)
@@ -207,7 +202,7 @@ class NNInteractive:
 
     def _recover(self, error: Exception, attempt: int) -> None:
         """Get ready for another attempt, or raise what a person can act on."""
-        if not _worth_another(error):
+        if attempt == ATTEMPTS or not _worth_another(error):
             self._drop()
             raise self._explained(error) from error
         if attempt == 1:
