@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from napari_backsplit.widgets._layers import (
     shown,
 )
 from napari_backsplit.widgets._orientation import orient, show_plane
-from napari_backsplit.widgets._strokes import turned_over
+from napari_backsplit.widgets._strokes import stroke_of
 
 POSITIVE, NEGATIVE = "#009e73", "#d55e00"  # of Okabe and Ito
 PREVIEW = "#f0e442"
@@ -274,12 +275,15 @@ class CaseLayers(QObject):
         layer = self._labels.get(name)
         if layer is None or self._annotation is None:
             return
-        stroke = turned_over(layer.data, atoms)
-        if stroke is not None:
-            canonical = flip_bounds(stroke[0], self._annotation.grid.shape)
-            difference = shown(stroke[1])
-            # napari writes the voxels of a fill after this event: keep it once they are written.
-            self._desk.hop.call(lambda: self._keep(layer, name, canonical, difference))
+        stroke = stroke_of(layer.data, atoms)
+        if stroke is None:
+            return
+        bounds = flip_bounds(stroke.bounds, self._annotation.grid.shape)
+        keep = partial(self._keep, layer, name, bounds, shown(stroke.difference))
+        if stroke.written:
+            keep()
+        else:  # of a fill, napari tells before it writes the voxels
+            self._desk.hop.call(keep)
 
     def _keep(self, layer: Labels, name: str, bounds: Bounds, difference: Any) -> None:
         if self._annotation is not None and self._labels.get(name) is layer:

@@ -87,8 +87,7 @@ class Desk(QObject):
     # ------------------------------------------------------------------ project
 
     def open_project(self, make: Callable[[], Project], words: str = "opening the project") -> None:
-        """Open what `make` returns, in place of the present project."""
-        self.close_project()
+        """Open what `make` returns; it takes the place of the present project once it is there."""
         self._busy(words)
         self.files.do(lambda: _opened(make()), self._has_project, self._could_not)
 
@@ -96,9 +95,9 @@ class Desk(QObject):
         """Write what changed and let another writer in."""
         self.close_case()
         project, self.project = self.project, None
-        self.standings = {}
+        self.standings, self.structure = {}, ""
         if project is not None:
-            self.files.do(project.close)
+            self._after_strokes(project.close)
             self.project_changed.emit()
 
     def add_images(self, paths: list[Path]) -> None:
@@ -110,21 +109,24 @@ class Desk(QObject):
         self._busy(f"adding {len(paths)} image{'s' * (len(paths) != 1)}")
         for path in paths:
             add = partial(project.add_case, {channel: path}, name=path.name)
-            self.files.do(add, lambda case: self._has_image(), self._could_not)
+            self.files.do(add, None, self._could_not)
+        self.files.do(lambda: survey(project), self._has_images, self._could_not)
 
     def add_structure(self, text: str) -> None:
-        """Add a support to the project, by a name of the vocabulary or free text."""
-        assert self.project is not None
-        name = neutral(text)
-        schema = self.project.schema
-        if name in (s.name for s in schema.structures):
-            self.select(name)
+        """Add a support to the project, by a name of the vocabulary or free text.
+
+        Raises
+        ------
+        InputError
+            Nothing of the text can be used as a name.
+        """
+        project, name = self.project, neutral(text)
+        if project is None:
             return
-        added = structure_named(name, [s.colour for s in schema.structures])
-        self.project.set_supports([*schema.supports, added])
-        self.project_changed.emit()
-        self.select(name)
-        self.survey()
+        if name in (s.name for s in project.schema.structures):
+            self.select(name)
+        else:
+            self.files.do(lambda: _added(project, name), lambda _: self._has_structure(name))
 
     def structures(self) -> tuple[Structure, ...]:
         """Return the project's structures, supports first: those are what is clicked most."""
@@ -158,7 +160,7 @@ class Desk(QObject):
         """Leave the case: its masks are written; prompts on their way are filed when they come."""
         annotation, self.annotation = self.annotation, None
         if annotation is not None:
-            self.files.do(annotation.save_all)
+            self._after_strokes(annotation.save_all)
             self.case_changed.emit()
 
     def next_undone(self) -> str | None:
@@ -222,8 +224,14 @@ class Desk(QObject):
     def accept(self) -> None:
         """Finish the present structure and take up the next unfinished one of the case."""
         annotation, structure = self.annotation, self.structure
-        if annotation is not None and structure:
-            self.files.do(lambda: annotation.accept(structure), lambda _: self._accepted(structure))
+        if annotation is None or not structure:
+            return
+        if self.driver and any(
+            order.goes_to(annotation, structure) for order in self.driver.orders
+        ):
+            self.told.emit(f"A prompt for {structure} is on its way: wait for it, or cancel it.")
+            return
+        self.scribe.do(lambda: annotation.accept(structure), lambda _: self._accepted(structure))
 
     def set_locked(self, structure: str, locked: bool) -> None:
         """Lock a structure or unlock it."""
@@ -299,9 +307,19 @@ class Desk(QObject):
         self.opening = words
         self.busy_changed.emit()
 
+    def _after_strokes(self, work: Callable[[], object]) -> None:
+        """Do some work with files once every stroke that was made is kept."""
+        kept = self.scribe.do(lambda: None)
+        self.files.do(lambda: (kept.result(), work()))
+
+    def _has_structure(self, name: str) -> None:
+        self.project_changed.emit()
+        self.select(name)
+        self.survey()
+
     def _has_project(self, opened: tuple[Project, Standings]) -> None:
+        self.close_project()
         self.project, self.standings = opened
-        self.structure = ""
         self._busy("")
         self.project_changed.emit()
         if self.project.notice:
@@ -309,9 +327,9 @@ class Desk(QObject):
         if self.standings:
             self.open_case(self.next_undone() or next(iter(self.standings)))
 
-    def _has_image(self) -> None:
+    def _has_images(self, standings: Standings) -> None:
+        self._has_standings(standings)
         self.project_changed.emit()
-        self.survey()
 
     def _has_standings(self, standings: Standings) -> None:
         first = not self.standings and standings
@@ -398,6 +416,12 @@ def survey(project: Project) -> Standings:
 
 def _opened(project: Project) -> tuple[Project, Standings]:
     return project, survey(project)
+
+
+def _added(project: Project, name: str) -> None:
+    schema = project.schema
+    support = structure_named(name, [s.colour for s in schema.structures])
+    project.set_supports([*schema.supports, support])
 
 
 def _loaded(project: Project, case: str) -> Annotation:

@@ -38,6 +38,10 @@ class Order:
     began: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
+    def goes_to(self, annotation: Annotation, structure: str) -> bool:
+        """Whether its answer belongs to a structure."""
+        return self.annotation is annotation and self.structure == structure
+
 
 class EngineDriver(QObject):
     """One engine and its thread.

@@ -17,11 +17,16 @@ from napari_backsplit.widgets._layers import KEY, SOFT_TISSUE_HU, volume_of_laye
 PROJECTS = "BackSplit"
 
 
+def sample_folder() -> Path:
+    """Return where the sample project is kept, whether it is there or not."""
+    return user_data_path("napari-backsplit") / "sample"
+
+
 def open_sample() -> Project:
     """Open the sample project to click in, to read only where another window has it open."""
     from napari_backsplit.backend.phantom.sample import sample_to_click
 
-    folder = user_data_path("napari-backsplit") / "sample"
+    folder = sample_folder()
     if not folder.exists():
         sample_to_click(folder)
     return Project.open(folder, fall_back=True)

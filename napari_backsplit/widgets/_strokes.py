@@ -7,6 +7,7 @@ out from the atoms alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,26 @@ from numpy.typing import NDArray
 from napari_backsplit.backend.structures.prompts import Bounds, slices, union
 
 
-def turned_over(
-    data: NDArray[np.uint8], atoms: Sequence[Any]
-) -> tuple[Bounds, NDArray[np.bool_]] | None:
-    """Return where a stroke changes a mask, in the layer's own axes; None where it does not.
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """Where a stroke turns a mask over, in the layer's own axes.
+
+    Attributes
+    ----------
+    bounds : Bounds
+    difference : ndarray of bool
+        (z, y, x), of the bounds' size.
+    written : bool
+        The layer's array shows it already.
+    """
+
+    bounds: Bounds
+    difference: NDArray[np.bool_]
+    written: bool
+
+
+def stroke_of(data: NDArray[np.uint8], atoms: Sequence[Any]) -> Stroke | None:
+    """Return what a stroke changes in a mask; None where it changes nothing.
 
     Parameters
     ----------
@@ -30,14 +47,16 @@ def turned_over(
     if not atoms:
         return None
     bounds = union(_bounds(atom) for atom in atoms)
-    before = data[slices(bounds)].copy()
+    now = data[slices(bounds)]
+    before = now.copy()
     for atom in reversed(atoms):
         _put(before, atom, bounds, old=True)
     after = before.copy()
     for atom in atoms:
         _put(after, atom, bounds, old=False)
     difference = (before != 0) ^ (after != 0)
-    return (bounds, difference) if difference.any() else None
+    written = bool(((now != 0) == (after != 0)).all())
+    return Stroke(bounds, difference, written) if difference.any() else None
 
 
 def _bounds(atom: Any) -> Bounds:

@@ -31,7 +31,12 @@ from napari_backsplit.backend.structures.engines import EngineState, engine_stat
 from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
-from napari_backsplit.widgets._starting import images_in, open_sample, project_from_layer
+from napari_backsplit.widgets._starting import (
+    images_in,
+    open_sample,
+    project_from_layer,
+    sample_folder,
+)
 from napari_backsplit.widgets._tools import KEYS, Tools
 from napari_backsplit.widgets.structures import StructuresPanel, scrolling
 
@@ -98,6 +103,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         menu.addAction("Try the sample", self.open_sample)
         menu.addSeparator()
         self.add_images = menu.addAction("Add images…", self.choose_images)
+        self.add_folder = menu.addAction("Add a DICOM folder…", self.choose_folder)
         self.adopt = menu.addAction("Lesion from a prediction…", self.adopt_prediction)
         self.close_action = menu.addAction("Close the project", self.desk.close_project)
         self.menu.setMenu(menu)
@@ -199,7 +205,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             f"{project.schema.name} · {cases} case{'s' * (cases != 1)}" if project else "No project"
         )
         self.title.setToolTip(str(project.folder) if project else "")
-        for action in (self.add_images, self.adopt, self.close_action):
+        for action in (self.add_images, self.add_folder, self.adopt, self.close_action):
             action.setEnabled(project is not None)
         self._show_start()
         self._show_page()
@@ -245,7 +251,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def open_sample(self) -> None:
         """Open the sample project; it is made the first time."""
-        self.desk.open_project(open_sample, "opening the sample")
+        if not self._is_open(sample_folder()):
+            self.desk.open_project(open_sample, "opening the sample")
 
     def choose_project(self) -> None:
         """Ask for a project folder and open it."""
@@ -255,7 +262,11 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def open_project(self, folder: Path) -> None:
         """Open a project; where another window writes in it, to read only."""
-        self.desk.open_project(lambda: Project.open(folder, fall_back=True))
+        if not self._is_open(folder):
+            self.desk.open_project(lambda: Project.open(folder, fall_back=True))
+
+    def _is_open(self, folder: Path) -> bool:
+        return self.desk.project is not None and self.desk.project.folder == folder.resolve()
 
     def new_project(self) -> None:
         """Ask what a new project is about, and make it."""
@@ -278,6 +289,12 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         files, _ = QFileDialog.getOpenFileNames(self, "Add images", filter=IMAGES)
         if files:
             self.desk.add_images([Path(file) for file in files])
+
+    def choose_folder(self) -> None:
+        """Ask for the folder of a DICOM series and add it as a case."""
+        folder = QFileDialog.getExistingDirectory(self, "Add a DICOM folder")
+        if folder:
+            self.desk.add_images([Path(folder)])
 
     def adopt_prediction(self) -> None:
         """Offer the predictions of the open case as the lesion's mask."""

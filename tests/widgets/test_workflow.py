@@ -105,7 +105,7 @@ def test_two_clicks_and_accept(window: Window, folder: Path) -> None:
 def test_a_structure_is_added_by_any_name(window: Window) -> None:
     window.dock.panel.name.setText("Left psoas!")
     window.dock.panel.add.click()
-    assert window.desk.structure == "left_psoas"
+    window.until(lambda: window.desk.structure == "left_psoas")
     assert "left_psoas" in window.dock.layers.labels
     window.dock.panel.name.setText("kidney")
     window.dock.panel.add.click()
@@ -291,6 +291,28 @@ def test_closing_the_dock_ends_the_engine_and_lets_another_writer_in(
     window.until(lambda: can_be_written(folder))
 
 
+def test_a_stroke_right_before_the_end_is_kept(window: Window, folder: Path) -> None:
+    layer = window.dock.layers.labels["kidney"]
+    layer.brush_size = 1
+    with layer.block_history():
+        layer.paint((2, 4, 4), 1)
+    window.dock.close_all()
+    window.until(lambda: can_be_written(folder))
+    assert masks(folder) == {"kidney": 1}
+
+
+def test_accepting_waits_for_a_prompt_on_its_way(window: Window) -> None:
+    window.engine.gate.clear()
+    window.desk.ask(MIDDLE)
+    window.desk.accept()
+    assert "on its way" in window.dock.said.text()
+    window.engine.gate.set()
+    window.answered()
+    assert not window.work.locked("kidney")
+    window.desk.accept()
+    window.until(lambda: window.work.locked("kidney"))
+
+
 # --- layers come and go ---------------------------------------------------------------------------
 
 
@@ -379,9 +401,15 @@ def test_another_project_takes_the_place_of_the_first(window: Window, tmp_path: 
     assert masks(first.folder) == {"kidney": 27}
 
 
-def test_no_project_is_said(window: Window, tmp_path: Path) -> None:
+def test_no_project_is_said_and_the_present_one_stays(window: Window, tmp_path: Path) -> None:
+    project = window.desk.project
     window.dock.open_project(tmp_path)
     window.until(lambda: "is no project" in window.dock.said.text())
+    assert window.desk.project is project
+    assert project is not None
+    window.dock.open_project(project.folder)
+    window.kept()
+    assert not window.desk.project.read_only, "it is open, and not opened once more"
 
 
 def test_a_mask_on_another_grid_is_said(window: Window, folder: Path) -> None:
