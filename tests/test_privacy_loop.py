@@ -1,7 +1,7 @@
 """A patient named X^Y, from a folder X_Y, goes through the loop; only private.json knows the name.
 
-Import, plan, train, predict, compare and export run as real jobs; then every file that they wrote
-is searched: names, link targets, contents, and the contents of archives, arrays and texts in them.
+Import, clicks and, as real jobs, plan, train, predict, compare and export; then every file that they
+wrote is searched: names, link targets, contents, and those of archives, arrays and texts in them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from napari_backsplit.backend.jobs import Job, State, submit
 from napari_backsplit.backend.phantom import LESION, PhantomSpec, draw
 from napari_backsplit.backend.project import Masks, Project, import_folder, import_masks
+from napari_backsplit.backend.structures.annotation import Annotation
+from napari_backsplit.backend.structures.prompts import Point
 from napari_backsplit.backend.volume import Volume, read_geometry, write_volume
+from tests.backend.structures.drawing import ABOUT, Cubes
 from tests.backend.training.conftest import PLAN, RUN
 
 pytestmark = pytest.mark.training
@@ -96,6 +99,15 @@ def import_all(source: Path, folder: Path) -> None:
         project.reserve_test(ids=project.case_ids()[-2:])
 
 
+def click(folder: Path) -> None:
+    """Change a support by a prompt and by hand, accept it: the journal and its provenance."""
+    with Project.open(folder) as project:
+        work = Annotation(project, project.case_ids()[0])
+        work.prompt("kidney", Point(at=(10, 15, 15)), Cubes(), ABOUT)
+        work.edit("kidney", ((0, 1), (0, 1), (0, 1)), np.ones((1, 1, 1), bool))
+        work.accept("kidney")
+
+
 def run(folder: Path, task: str, params: dict[str, Any]) -> Job:
     job = submit(folder, task, params, task, env=ENV)
     status = job.wait(240)
@@ -127,6 +139,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     write_sources(source)
     import_all(source, folder / "project")
+    click(folder / "project")
     run_loop(folder / "project")
     return folder
 
