@@ -1,7 +1,7 @@
 """A patient named X^Y, from a folder X_Y, goes through the loop; only private.json knows the name.
 
-Import, clicks and, as real jobs, plan, train, predict, compare and export; then every file that they
-wrote is searched: names, link targets, contents, and those of archives, arrays and texts in them.
+Import, clicks and, as real jobs, plan, train, predict, compare and export; then every file that was
+written is searched: names, link targets, contents, and those of archives, arrays and texts in them.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class Seeded:
         by = factors(scene.spacing_mm)
         coarse = [_down(seed, by) for seed in seeds]
         regions = [self._region(scene, seed, cancelled) for seed in seeds]
-        return _union(_agreed(regions, coarse))
+        return _union(_trimmed(_agreed(regions, coarse), coarse))
 
     def _region(self, scene: Scene, seed: Index, cancelled: Callable[[], bool]) -> Region:
         _stop_if(cancelled)
@@ -196,6 +196,27 @@ def _agreed(regions: Sequence[Region], seeds: Sequence[Index]) -> list[Region]:
         return list(regions)
     most = GIANT * sorted(bodies)[(len(bodies) - 1) // 2]
     return [region for region, size in zip(regions, sizes, strict=True) if size <= most]
+
+
+def _trimmed(regions: Sequence[Region], seeds: Sequence[Index]) -> list[Region]:
+    """Of three or more regions, take what only one has whose own seeds others have too.
+
+    A seed in a part that no other region reaches keeps all of its region.
+    """
+    if len(regions) < 3:
+        return list(regions)
+    whole = _union(regions)
+    votes = np.zeros(whole.mask.shape, np.uint8)
+    for region in regions:
+        votes[_local(region.bounds, whole.bounds)] += region.mask
+    kept = []
+    for region in regions:
+        shared = votes[_local(region.bounds, whole.bounds)]
+        held = [seed for seed in seeds if region.holds(seed)]
+        others = [seed for seed in held if any(r.holds(seed) for r in regions if r is not region)]
+        alone = len(others) < len(held)
+        kept.append(region if alone else Region(region.low, region.mask & (shared > 1)))
+    return kept
 
 
 def _union(regions: Sequence[Region]) -> Region:
