@@ -1,0 +1,87 @@
+"""Take the screenshots of docs/structures.md: a real window, real clicks, the embedded engines.
+
+    xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images
+
+Look at them before they are committed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HOME = tempfile.mkdtemp()
+os.environ.update(
+    QT_QPA_PLATFORM="xcb", HOME=HOME, XDG_DATA_HOME=f"{HOME}/data", BACKSPLIT_CONFIG_DIR=HOME
+)
+
+import napari  # noqa: E402  the environment comes first
+import numpy as np  # noqa: E402
+from qtpy.QtWidgets import QApplication  # noqa: E402
+
+from napari_backsplit.backend.structures.prompts import Box, Point  # noqa: E402
+from napari_backsplit.backend.structures.settings import (  # noqa: E402
+    EngineSettings,
+    write_settings,
+)
+from napari_backsplit.widgets._orientation import show_plane  # noqa: E402
+from napari_backsplit.widgets.workflow import BackSplitWidget  # noqa: E402
+
+MODEL = Path(__file__).parents[1] / "tests" / "models" / "nninteractive-tiny"
+KIDNEYS = ((27, 57, 72), (30, 60, 24))
+WAIT_S = 120
+
+
+def wait(ready) -> None:
+    """Let the window work until something is so."""
+    end = time.monotonic() + WAIT_S
+    while not ready():
+        if time.monotonic() > end:
+            raise TimeoutError
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def shoot(viewer: napari.Viewer, file: Path) -> None:
+    for _ in range(30):
+        QApplication.processEvents()
+        time.sleep(0.02)
+    viewer.window.screenshot(str(file), canvas_only=False, flash=False)
+
+
+def main(folder: Path) -> None:
+    write_settings(EngineSettings(model_folder=str(MODEL), device="cpu", threads=1))
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 800)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")
+    assert isinstance(dock, BackSplitWidget)
+    shoot(viewer, folder / "start.png")
+    dock.open_sample()
+    wait(lambda: dock.desk.annotation and dock.desk.driver)
+    wait(lambda: dock.desk.driver.light == "ready")
+    viewer.reset_view()
+    place = dock.layers.place
+    viewer.dims.set_point(0, place.to_world(np.array(KIDNEYS[0]))[0])
+    for at in KIDNEYS:
+        dock.desk.ask(Point(at=(KIDNEYS[0][0], *at[1:])))
+        wait(lambda: not dock.desk.driver.orders)
+    shoot(viewer, folder / "structures.png")
+    dock.desk.accept()
+    wait(lambda: dock.desk.structure == "liver")
+    dock.desk.use_engine("seeded")
+    dock.tools.choose("box")
+    show_plane(viewer, "coronal")
+    viewer.dims.set_point(1, place.to_world((55, 40, 28))[1])
+    dock.desk.ask(Point(at=(55, 40, 28)))
+    wait(lambda: not dock.desk.driver.orders)
+    dock.desk.ask(Box(low=(20, 40, 10), high=(64, 41, 62)))
+    wait(lambda: not dock.desk.driver.orders)
+    shoot(viewer, folder / "coronal.png")
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
