@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QMessageBox,
@@ -26,6 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_backsplit.backend.structures.settings import EngineSettings, write_settings
 from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._layout import in_row
 from napari_backsplit.widgets._threads import Lane
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -105,7 +105,7 @@ class EngineDialog(QDialog):
         self.threads.setRange(0, 256)
         self.threads.setSpecialValueText("all but one")
         self.here_part, form = _form()
-        form.addRow("Model folder", _row(self.folder, choose, self.download))
+        form.addRow("Model folder", in_row(self.folder, choose, self.download))
         form.addRow("Device", self.device)
         form.addRow("CPU threads", self.threads)
         _help(form, {"Device": "device", "CPU threads": "threads"})
@@ -232,12 +232,3 @@ def _help(form: QFormLayout, names: dict[str, str]) -> None:
         if name:
             tip = EngineSettings.model_fields[name].description
             form.itemAt(row, QFormLayout.ItemRole.FieldRole).widget().setToolTip(tip)
-
-
-def _row(*parts: QWidget) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        layout.addWidget(part)
-    return row

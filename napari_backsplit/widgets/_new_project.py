@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
@@ -21,8 +20,8 @@ from qtpy.QtWidgets import (
 
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.vocabulary import neutral, structure_named
-
-IMAGES = "Images (*.nii *.nii.gz *.nrrd *.mha *.mhd)"
+from napari_backsplit.widgets._layout import in_row
+from napari_backsplit.widgets._starting import IMAGES
 
 
 class NewProject(QDialog):
@@ -90,11 +89,6 @@ class NewProject(QDialog):
 
 
 def _with_button(left: QWidget, title: str, action: Any) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
     button = QPushButton(title)
     button.clicked.connect(action)
-    layout.addWidget(left, 1)
-    layout.addWidget(button)
-    return row
+    return in_row(left, button)

@@ -15,6 +15,8 @@ from napari_backsplit.backend.volume import write_volume
 from napari_backsplit.widgets._layers import KEY, SOFT_TISSUE_HU, volume_of_layer, window
 
 PROJECTS = "BackSplit"
+IMAGES = "Images (*.nii *.nii.gz *.nrrd *.mha *.mhd)"
+"""What a dialog for files offers."""
 
 
 def sample_folder() -> Path:

@@ -6,15 +6,12 @@ from typing import Any
 
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
     QCheckBox,
     QComboBox,
     QCompleter,
-    QFrame,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QLineEdit,
@@ -22,7 +19,6 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QSizePolicy,
     QTreeWidget,
     QTreeWidgetItem,
@@ -34,6 +30,15 @@ from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.structures.engines import EngineState
 from napari_backsplit.backend.structures.vocabulary import vocabulary
 from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._layout import (
+    bold,
+    in_column,
+    in_row,
+    narrow,
+    push_button,
+    scrolling,
+    swatch,
+)
 from napari_backsplit.widgets._tools import KEYS, Tools
 
 MARKS = {"none": "–", "editing": "…", "reference": "●", "accepted": "✓", "rejected": "✗"}
@@ -73,7 +78,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self._viewer, self._desk, self._tools = viewer, desk, tools
         self._layers = tools.layers
         self._states: dict[str, EngineState] = {}
-        inside = _column(
+        inside = in_column(
             self._build_cases(), self._build_structures(), self._build_engine(), self._build_tools()
         )
         inside.layout().addStretch(1)
@@ -91,24 +96,24 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.filter.setPlaceholderText("Filter cases")
         self.filter.setClearButtonEnabled(True)
         tip = f"Open the next case with something left to do ({KEYS['next'][0]})"
-        self.next = _button("Next undone ›", tip)
+        self.next = push_button("Next undone ›", tip)
         self.cases = QListWidget()
         self.cases.setAccessibleName("Cases")
         self.cases.setFixedHeight(92)
         self.cases.setUniformItemSizes(True)
         self.legend = QLabel("✓ accepted   ● reference   … to accept   – empty")
         self.legend.setEnabled(False)
-        return _column(_row(_bold("Cases"), self.filter, self.next), self.cases, self.legend)
+        return in_column(in_row(bold("Cases"), self.filter, self.next), self.cases, self.legend)
 
     def _build_structures(self) -> QWidget:
-        self.title = _bold("Structures")
+        self.title = bold("Structures")
         self.name = QLineEdit()
         self.name.setPlaceholderText("Add a structure, such as kidney")
         completer = QCompleter([term.name for term in vocabulary()])
         completer.setFilterMode(Qt.MatchFlag.MatchContains)
         completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.name.setCompleter(completer)
-        self.add = _button("Add", "Add the structure to the project")
+        self.add = push_button("Add", "Add the structure to the project")
         self.structures = QTreeWidget()
         self.structures.setAccessibleName("Structures")
         self.structures.setHeaderLabels(["Structure", "Volume", "State", "Show", "Lock"])
@@ -121,22 +126,22 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         header.setMinimumSectionSize(34)
         for section in range(1, 5):
             header.setSectionResizeMode(section, QHeaderView.ResizeMode.ResizeToContents)
-        return _column(self.title, self.structures, _row(self.name, self.add))
+        return in_column(self.title, self.structures, in_row(self.name, self.add))
 
     def _build_engine(self) -> QWidget:
-        self.engine = _narrow(QComboBox())
+        self.engine = narrow(QComboBox())
         self.engine.setToolTip("What turns clicks into a mask")
         self.light = QLabel()
         self.light.setWordWrap(True)
-        self.settings = _button("Settings…", "Model, device and server of nnInteractive")
-        self.channel = _narrow(QComboBox())
+        self.settings = push_button("Settings…", "Model, device and server of nnInteractive")
+        self.channel = narrow(QComboBox())
         self.channel.setToolTip("The channel that is shown and clicked on")
-        self.channel_row = _row(QLabel("Channel"), self.channel)
+        self.channel_row = in_row(QLabel("Channel"), self.channel)
         self.channel_row.hide()
         self.protect = QCheckBox("Finished structures count as negatives")
         self.protect.setToolTip("A prompt then takes no voxel of an accepted support structure")
-        return _column(
-            _row(_bold("Engine"), self.engine, self.settings),
+        return in_column(
+            in_row(bold("Engine"), self.engine, self.settings),
             self.light,
             self.channel_row,
             self.protect,
@@ -146,22 +151,24 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.buttons: dict[str, QPushButton] = {}
         group = QButtonGroup(self)
         for tool, title in TOOLS:
-            button = _button(title, f"{KEYS[tool][1]} ({KEYS[tool][0]})", checkable=True)
+            button = push_button(title, f"{KEYS[tool][1]} ({KEYS[tool][0]})", checkable=True)
             button.clicked.connect(lambda _, tool=tool: self._tools.choose(tool))
             group.addButton(button)
             self.buttons[tool] = button
-        self.plus = _button("+", f"Belongs to the structure ({KEYS['sign'][0]})", True)
-        self.minus = _button("−", f"Does not belong to it ({KEYS['sign'][0]})", True)
+        self.plus = push_button("+", f"Belongs to the structure ({KEYS['sign'][0]})", True)
+        self.minus = push_button("−", f"Does not belong to it ({KEYS['sign'][0]})", True)
         signs = QButtonGroup(self)
         signs.addButton(self.plus)
         signs.addButton(self.minus)
-        self.undo = _button("Undo", f"{KEYS['undo'][1]} (Ctrl+Z)")
-        self.redo = _button("Redo", f"{KEYS['redo'][1]} (Ctrl+Shift+Z)")
-        self.clear = _button("Clear", "Empty the mask; undo brings it back")
-        self.keys = _button("Keys", "What the keys do")
-        return _column(
-            _row(*self.buttons.values(), stretch=False),
-            _row(self.plus, self.minus, self.undo, self.redo, self.clear, self.keys, stretch=False),
+        self.undo = push_button("Undo", f"{KEYS['undo'][1]} (Ctrl+Z)")
+        self.redo = push_button("Redo", f"{KEYS['redo'][1]} (Ctrl+Shift+Z)")
+        self.clear = push_button("Clear", "Empty the mask; undo brings it back")
+        self.keys = push_button("Keys", "What the keys do")
+        return in_column(
+            in_row(*self.buttons.values(), stretch=False),
+            in_row(
+                self.plus, self.minus, self.undo, self.redo, self.clear, self.keys, stretch=False
+            ),
         )
 
     def _build_said(self) -> QWidget:
@@ -174,11 +181,11 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.bar.setTextVisible(False)
         self.bar.setMaximumHeight(10)
         self.cancel = QPushButton("Cancel")
-        self.busy_row = _row(self.busy, self.bar, self.cancel)
+        self.busy_row = in_row(self.busy, self.bar, self.cancel)
         self.busy_row.hide()
         self._tick = QTimer(self)
         self._tick.setInterval(TICK_MS)
-        return _column(self.hint, self.busy_row)
+        return in_column(self.hint, self.busy_row)
 
     def _build_accept(self) -> QWidget:
         self.accept = QPushButton("Accept")
@@ -307,7 +314,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         for structure in self._desk.structures():
             item = QTreeWidgetItem([structure.name])
             item.setData(0, Qt.ItemDataRole.UserRole, structure.name)
-            item.setIcon(0, _swatch(structure.colour))
+            item.setIcon(0, swatch(structure.colour))
             kind = "lesion" if structure.name in targets else "support structure"
             item.setToolTip(0, f"{structure.name} ({kind})")
             item.setToolTip(LOCK, "A locked mask is not changed by prompts or strokes")
@@ -447,63 +454,3 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
             self._tick.start()
         elif not words:
             self._tick.stop()
-
-
-def scrolling(inside: QWidget) -> QScrollArea:
-    """Return a frame that scrolls up and down where there is no room."""
-    area = QScrollArea()
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setWidget(inside)
-    return area
-
-
-def _narrow(box: QComboBox) -> QComboBox:
-    """Let a choice be narrower than its longest text."""
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(10)
-    return box
-
-
-def _swatch(colour: str) -> QIcon:
-    pixmap = QPixmap(12, 12)
-    pixmap.fill(QColor(colour))
-    return QIcon(pixmap)
-
-
-def _bold(text: str) -> QLabel:
-    label = QLabel(text)
-    font = label.font()
-    font.setBold(True)
-    label.setFont(font)
-    return label
-
-
-def _button(title: str, tip: str, checkable: bool = False) -> QPushButton:
-    button = QPushButton(title)
-    button.setToolTip(tip[0].upper() + tip[1:])
-    button.setCheckable(checkable)
-    return button
-
-
-def _row(*parts: QWidget, stretch: bool = True) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(4)
-    for part in parts:
-        layout.addWidget(part)
-    if not stretch:
-        layout.addStretch(1)
-    return row
-
-
-def _column(*parts: QWidget) -> QWidget:
-    column = QWidget()
-    layout = QVBoxLayout(column)
-    layout.setContentsMargins(0, 0, 0, 4)
-    layout.setSpacing(3)
-    for part in parts:
-        layout.addWidget(part)
-    return column

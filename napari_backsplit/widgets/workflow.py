@@ -31,14 +31,16 @@ from napari_backsplit.backend.structures.engines import EngineState, engine_stat
 from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._layout import bold, scrolling
 from napari_backsplit.widgets._starting import (
+    IMAGES,
     images_in,
     open_sample,
     project_from_layer,
     sample_folder,
 )
 from napari_backsplit.widgets._tools import KEYS, Tools
-from napari_backsplit.widgets.structures import StructuresPanel, scrolling
+from napari_backsplit.widgets.structures import StructuresPanel
 
 if TYPE_CHECKING:
     import napari
@@ -52,7 +54,6 @@ LATER = {
 }
 NOTICE = "Research use only. Not a medical device."
 _WIDE = (QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-IMAGES = "Images (*.nii *.nii.gz *.nrrd *.mha *.mhd)"
 
 
 class BackSplitWidget(QWidget):  # type: ignore[misc]
@@ -91,10 +92,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
     # ------------------------------------------------------------------ build
 
     def _build_header(self) -> QHBoxLayout:
-        self.title = QLabel("No project")
-        font = self.title.font()
-        font.setBold(True)
-        self.title.setFont(font)
+        self.title = bold("No project")
         self.title.setMinimumWidth(40)
         self.menu = QPushButton("Project")
         menu = QMenu(self.menu)

@@ -440,6 +440,7 @@ def test_a_project_starts_with_a_layer(make_window: Callable[[], Window], docume
     assert "Add a structure" in window.dock.panel.hint.text() or window.desk.structure == "lesion"
     window.dock.panel.name.setText("kidney")
     window.dock.panel.add.click()
+    window.until(lambda: window.desk.structure == "kidney")
     window.until(lambda: window.desk.driver.light == "ready")
     window.desk.ask(MIDDLE)
     window.answered()

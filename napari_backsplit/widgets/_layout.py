@@ -1,0 +1,81 @@
+"""Rows, columns and buttons, as every panel of the dock has them."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+
+def scrolling(inside: QWidget) -> QScrollArea:
+    """Return a frame that scrolls up and down where there is no room."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(inside)
+    return area
+
+
+def narrow(box: QComboBox) -> QComboBox:
+    """Let a choice be narrower than its longest text."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(10)
+    return box
+
+
+def swatch(colour: str) -> QIcon:
+    """Return a small square of a colour."""
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor(colour))
+    return QIcon(pixmap)
+
+
+def bold(text: str) -> QLabel:
+    """Return a label in bold."""
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label
+
+
+def push_button(title: str, tip: str, checkable: bool = False) -> QPushButton:
+    """Return a button with a tool tip."""
+    button = QPushButton(title)
+    button.setToolTip(tip[0].upper() + tip[1:])
+    button.setCheckable(checkable)
+    return button
+
+
+def in_row(*parts: QWidget, stretch: bool = True) -> QWidget:
+    """Put widgets side by side; without `stretch` they keep their own width."""
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    for part in parts:
+        layout.addWidget(part)
+    if not stretch:
+        layout.addStretch(1)
+    return row
+
+
+def in_column(*parts: QWidget) -> QWidget:
+    """Put widgets under one another."""
+    column = QWidget()
+    layout = QVBoxLayout(column)
+    layout.setContentsMargins(0, 0, 0, 4)
+    layout.setSpacing(3)
+    for part in parts:
+        layout.addWidget(part)
+    return column
