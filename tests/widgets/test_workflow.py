@@ -16,6 +16,7 @@ from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.engines import EngineError
 from napari_backsplit.backend.structures.prompts import Point
 from napari_backsplit.backend.structures.settings import EngineSettings
+from napari_backsplit.backend.volume import Volume, write_volume
 from napari_backsplit.widgets import _starting
 from napari_backsplit.widgets._engine_settings import EngineDialog
 from napari_backsplit.widgets._layers import image_layer
@@ -373,6 +374,40 @@ def test_hiding_a_structure(window: Window) -> None:
     assert not window.dock.layers.labels["liver"].visible
 
 
+def test_every_channel_is_a_layer_and_one_is_clicked_on(
+    make_window: Callable[[], Window], tmp_path: Path
+) -> None:
+    files = {}
+    for number, channel in enumerate(("CT", "PET")):
+        files[channel] = tmp_path / f"{channel}.nii.gz"
+        volume = counted(grid((8, 9, 10)))
+        write_volume(volume.with_array(volume.array + number), files[channel])
+    with Project.create(tmp_path / "p", "both", ["CT", "PET"], ["lesion"], ["kidney"]) as project:
+        project.add_case(files)
+    window = make_window()
+    window.open(tmp_path / "p")
+    shown = {n: window.viewer.layers[f"{n} · case_001"] for n in ("CT", "PET")}
+    assert [layer.visible for layer in shown.values()] == [True, False]
+    panel = window.dock.panel
+    assert panel.channel_row.isVisibleTo(panel)
+    panel.channel.setCurrentText("PET")
+    panel.channel.activated.emit(1)
+    assert [layer.visible for layer in shown.values()] == [False, True]
+    seen: list[float] = []
+    window.engine.segment = _noting(window.engine.segment, seen)
+    window.desk.ask(MIDDLE)
+    window.answered()
+    assert seen == [window.work.scene("PET").image[0, 0, 0]]
+
+
+def _noting(segment: Any, seen: list[float]) -> Any:
+    def noted(engine: Any, request: Any, cancelled: Any) -> Any:
+        seen.append(request.scene.image[0, 0, 0])
+        return segment(engine, request, cancelled)
+
+    return noted
+
+
 # --- projects -------------------------------------------------------------------------------------
 
 
@@ -413,8 +448,6 @@ def test_no_project_is_said_and_the_present_one_stays(window: Window, tmp_path: 
 
 
 def test_a_mask_on_another_grid_is_said(window: Window, folder: Path) -> None:
-    from napari_backsplit.backend.volume import Volume, write_volume
-
     mask = Volume(np.ones((3, 3, 3), np.uint8), grid((3, 3, 3)))
     write_volume(mask, folder / "cases" / "case_002" / "target.nii.gz")
     window.desk.open_case("case_002")
