@@ -63,7 +63,25 @@ def _serve(chosen: argparse.Namespace, reporter: Reporter) -> None:
             server.run(sockets=[listener])
 
     official.uvicorn.run = run
+    _draw_the_same_patches()
     official.main(_official_arguments(checkpoint, device, chosen.threads))
+
+
+def _draw_the_same_patches() -> None:
+    """Let the same prompts give the same mask: the refinement of large masks draws its patches.
+
+    It draws from NumPy's global generator, which nobody seeds.
+    """
+    import numpy as np
+    from nnInteractive.utils import bboxes
+
+    drawn = bboxes.random_sampling_fallback
+
+    def repeatable(*arguments: Any, **more: Any) -> Any:
+        np.random.seed(0)  # noqa: NPY002  # The generator that is drawn from.
+        return drawn(*arguments, **more)
+
+    bboxes.random_sampling_fallback = repeatable
 
 
 def check(folder: Path) -> Path:

@@ -172,6 +172,21 @@ def _kill(server: Server) -> None:
     psutil.Process(server.pid).kill()
 
 
+def test_the_patches_of_a_refinement_are_drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from nnInteractive.utils import bboxes
+
+    monkeypatch.setattr(bboxes, "random_sampling_fallback", bboxes.random_sampling_fallback)
+    mask = torch.rand(60, 60, 60) > 0.9
+
+    def drawn() -> Any:
+        return bboxes.random_sampling_fallback(mask, (16, 16, 16), (2, 2, 2), 5)
+
+    assert drawn() != drawn(), "nnInteractive draws alike by itself: serve.py need not see to it"
+    serve._draw_the_same_patches()
+    assert drawn() == drawn()
+
+
 PARENT = """
 import os, sys, time
 from pathlib import Path
