@@ -245,15 +245,15 @@ class CaseLayers(QObject):
             return
         shapes = [_outline(p, place) for p in prompts]
         colours = [POSITIVE if p.positive else NEGATIVE for p in prompts]
-        kinds = ["path" if p.kind == "scribble" else "polygon" for p in prompts]
         if path and len(path) > 1:
-            shapes.append(flip_index(place.to_index(path), place.shape))
+            line = flip_index(place.to_index(path), place.shape)
+            shapes.append(_closed(line) if closed else line)
             colours.append(PREVIEW)
-            kinds.append("polygon" if closed and len(path) > 2 else "path")
         layer.data = []
         if shapes:
             look = {"edge_color": colours, "edge_width": LINE, "face_color": "transparent"}
-            layer.add(shapes, shape_type=kinds, **look)
+            # A polygon has a face, which napari fails to draw where its border crosses itself.
+            layer.add(shapes, shape_type="path", **look)
             layer.selected_data = set()
 
     def _raise_prompts(self) -> None:
@@ -301,7 +301,7 @@ def _channel(annotation: Annotation, channel: str, desk: Desk) -> tuple[Any, dic
 
 
 def _outline(prompt: AnyPrompt, place: Placement) -> Any:
-    """Return the vertices of a box, scribble or lasso in the layer."""
+    """Return the line of a box, scribble or lasso in the layer."""
     if prompt.kind == "box":
         (z0, z1), (y0, y1), (x0, x1) = prompt.bounds()
         thin = int(np.argmin([z1 - z0, y1 - y0, x1 - x0]))
@@ -310,11 +310,17 @@ def _outline(prompt: AnyPrompt, place: Placement) -> Any:
         a, b = (axis for axis in range(3) if axis != thin)
         corners = np.tile(low, (4, 1))
         corners[1:3, a], corners[2:4, b] = high[a], high[b]
-        return flip_index(corners, place.shape)
+        return _closed(flip_index(corners, place.shape))
     assert prompt.kind in ("scribble", "lasso")
     corners = np.insert(np.asarray(prompt.path, float), prompt.axis, prompt.index, axis=1)
     corners = np.repeat(corners, 2, 0) if len(corners) == 1 else corners
-    return flip_index(corners, place.shape)
+    line = flip_index(corners, place.shape)
+    return line if prompt.kind == "scribble" else _closed(line)
+
+
+def _closed(line: Any) -> Any:
+    """Return a line that ends where it begins."""
+    return np.concatenate([line, line[:1]])
 
 
 def _keep_label(layer: Labels) -> None:
