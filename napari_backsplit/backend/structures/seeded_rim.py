@@ -61,7 +61,8 @@ def _contrast(light: Floats, signed: Floats, spacing_mm: Spacing) -> tuple[Float
     noise = 1.05 * float(np.median(steps)) if steps.size else 0.0
     trust = np.clip(np.abs(difference) / max(3 * noise, 1e-6) - 0.5, 0, 1)
     safe = np.where(np.abs(difference) < 1e-6, 1e-6, difference)
-    return (inner + outer) / 2, np.asarray(2 * trust / safe, np.float32)
+    middle = np.asarray((inner + outer) / 2, np.float32)
+    return middle, np.asarray(2 * trust / safe, np.float32)
 
 
 def _near_mean(image: Floats, where: Mask, spacing_mm: Spacing) -> Floats:
