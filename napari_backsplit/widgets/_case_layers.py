@@ -102,8 +102,7 @@ class CaseLayers(QObject):
 
     def preview(self, path: list[Any], closed: bool) -> None:
         """Show what is being drawn: world positions; none takes it away."""
-        if self._drawn is not None:
-            self._show_prompts(path=path, closed=closed)
+        self._show_drawn(path, closed)
 
     def say(self, words: str) -> None:
         """Show on the canvas what is going on; no words take it away."""
@@ -215,19 +214,24 @@ class CaseLayers(QObject):
         if name == self._desk.structure:
             self._show_prompts()
 
-    def _show_prompts(self, path: list[Any] | None = None, closed: bool = False) -> None:
-        annotation, place = self._annotation, self._place
-        if annotation is None or place is None or not self._desk.structure:
-            return
-        steps = annotation.steps(self._desk.structure)
-        prompts = [step.prompt for step in steps if step.prompt is not None]
-        self._show_points([p for p in prompts if p.kind == "point"], place)
-        self._show_drawn([p for p in prompts if p.kind != "point"], place, path, closed)
+    def _prompts(self) -> list[Any]:
+        annotation, structure = self._annotation, self._desk.structure
+        steps = annotation.steps(structure) if annotation is not None and structure else ()
+        return [step.prompt for step in steps if step.prompt is not None]
 
-    def _show_points(self, points: list[Any], place: Placement) -> None:
-        layer = self._points
-        if layer is None:
+    def _show_prompts(self) -> None:
+        self._show_points()
+        self._show_drawn()
+
+    def _show_points(self) -> None:
+        layer, place = self._points, self._place
+        points = [p for p in self._prompts() if p.kind == "point"]
+        if layer is None or place is None or not (points or len(layer.data)):
             return
+        with _alone(layer):
+            self._set_points(layer, points, place)
+
+    def _set_points(self, layer: Points, points: list[Any], place: Placement) -> None:
         at = np.reshape([p.at for p in points], (-1, 3))
         layer.data = flip_index(at, place.shape)
         if points:
@@ -237,24 +241,19 @@ class CaseLayers(QObject):
         layer.size = MARK
         layer.selected_data = set()
 
-    def _show_drawn(
-        self, prompts: list[Any], place: Placement, path: list[Any] | None, closed: bool
-    ) -> None:
-        layer = self._drawn
-        if layer is None:
+    def _show_drawn(self, path: list[Any] | None = None, closed: bool = False) -> None:
+        layer, place = self._drawn, self._place
+        if layer is None or place is None:
             return
+        prompts = [p for p in self._prompts() if p.kind != "point"]
         shapes = [_outline(p, place) for p in prompts]
         colours = [POSITIVE if p.positive else NEGATIVE for p in prompts]
         if path and len(path) > 1:
             line = flip_index(place.to_index(path), place.shape)
             shapes.append(_closed(line) if closed else line)
             colours.append(PREVIEW)
-        layer.data = []
-        if shapes:
-            look = {"edge_color": colours, "edge_width": LINE, "face_color": "transparent"}
-            # A polygon has a face, which napari fails to draw where its border crosses itself.
-            layer.add(shapes, shape_type="path", **look)
-            layer.selected_data = set()
+        with _alone(layer):
+            _set_lines(layer, shapes, colours)
 
     def _raise_prompts(self) -> None:
         layers = self._viewer.layers
@@ -298,6 +297,23 @@ def _channel(annotation: Annotation, channel: str, desk: Desk) -> tuple[Any, dic
     volume = Volume(annotation.scene(channel).image, annotation.grid)
     name = f"{channel} · {annotation.case}"
     return image_layer(volume, name, known.get(channel, ""), case=annotation.case)
+
+
+@contextmanager
+def _alone(layer: Layer) -> Iterator[None]:
+    """Change what a layer shows; the viewer need not measure all layers for it, again and again."""
+    with layer.events.data.blocker():
+        yield
+
+
+def _set_lines(layer: Shapes, shapes: list[Any], colours: list[str]) -> None:
+    if layer.nshapes:
+        layer.data = []
+    if shapes:
+        look = {"edge_color": colours, "edge_width": LINE, "face_color": "transparent"}
+        # A polygon has a face, which napari fails to draw where its border crosses itself.
+        layer.add(shapes, shape_type="path", **look)
+        layer.selected_data = set()
 
 
 def _outline(prompt: AnyPrompt, place: Placement) -> Any:

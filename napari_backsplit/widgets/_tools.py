@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -59,6 +60,7 @@ class Tools(QObject):
         self._viewer, self._desk, self.layers = viewer, desk, layers
         self.tool: Tool = "point"
         self.positive = True
+        self._next_preview = 0.0
         self.actions: dict[str, Callable[[], object]] = {
             **{name: _choosing(self, name) for name in ("point", *DRAWN, "paint", "erase")},
             "sign": lambda: self.set_positive(not self.positive),
@@ -128,11 +130,18 @@ class Tools(QObject):
             path.append(event.position)
             farthest = max(farthest, float(np.abs(np.asarray(event.pos) - pixels).max()))
             if self.tool in DRAWN:
-                self.layers.preview(self._outline(path), self.tool != "scribble")
+                self._preview(path)
             yield
         self.layers.preview([], False)
         if self.tool in DRAWN or farthest <= STILL_PIXELS:
             self._give(path, sign)
+
+    def _preview(self, path: list[Any]) -> None:
+        """Show what is drawn; not at every move, where showing it takes longer than moving."""
+        begun = time.monotonic()
+        if begun >= self._next_preview:
+            self.layers.preview(self._outline(path), self.tool != "scribble")
+            self._next_preview = time.monotonic() + 2 * (time.monotonic() - begun)
 
     def _outline(self, path: list[Any]) -> list[Any]:
         """Return what to show while something is drawn."""
