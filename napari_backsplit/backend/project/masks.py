@@ -168,10 +168,16 @@ def write_review(path: Path, review: Review, who: str) -> None:
     write_json(beside(path), Provenance(**{**values, **change}).model_dump(mode="json"))
 
 
+def is_as_written(path: Path) -> bool:
+    """Whether a mask is the one its provenance was written for."""
+    kept = read_json(beside(path)) if beside(path).exists() else {}
+    return bool(kept.get("sha256") == sha256(path))
+
+
 def voxels(path: Path) -> int:
     """Return the number of voxels of a mask; read from its provenance where that is current."""
     kept = read_json(beside(path)) if beside(path).exists() else {}
-    if isinstance(kept.get("voxels"), int) and kept.get("sha256") == sha256(path):
+    if isinstance(kept.get("voxels"), int) and is_as_written(path):
         return int(kept["voxels"])
     return int(np.count_nonzero(read_mask(path).array))
 

@@ -130,6 +130,11 @@ class ProjectReader:
             raise ProjectError(f"{case} has no mask of {structure}.", "Make one first.")
         return maskery.read(path, self.geometry(case))
 
+    def is_as_written(self, case: str, structure: str) -> bool:
+        """Whether the file of a mask is the one its provenance was written for; True for none."""
+        path = self.mask_path(case, structure)
+        return path is None or maskery.is_as_written(path)
+
     def missing_supports(self, case: str) -> tuple[str, ...]:
         """Return the supports that a case has no mask of; an empty mask is not missing."""
         return tuple(s for s in self._schema.support_names if self.mask_path(case, s) is None)

@@ -97,8 +97,11 @@ class Annotation:
         return tuple(s.name for s in self.project.schema.structures)
 
     def mask(self, structure: str) -> NDArray[np.uint8]:
-        """Return the mask as it stands: 0 and 1, (z, y, x), canonical; shared, not a copy."""
-        return self._sheet(structure).array
+        """Return the mask for a window: 0 and 1, (z, y, x), canonical; shared, not a copy.
+
+        A brush may write in it; `edit` then keeps the stroke.
+        """
+        return self._sheet(structure).shown
 
     def voxels(self, structure: str) -> int:
         """Return the number of voxels of a mask."""
@@ -194,7 +197,7 @@ class Annotation:
         difference : ndarray of bool
             (z, y, x), of the bounds' size.
         painted : bool
-            The shared array shows the change already.
+            The window's array shows the change already.
 
         Raises
         ------
@@ -203,17 +206,16 @@ class Annotation:
         """
         with self._lock:
             sheet = self._sheet(structure)
-            step = step_of(self._number(), "paint", About("paint"), difference, bounds)
+            turned = sheet.painted(bounds, difference) if painted else difference
+            step = step_of(self._number(), "paint", About("paint"), turned, bounds)
             try:
                 self._refuse_locked(structure)
-                self._journal.append(step.entry(structure, None))
+                self._do(structure, step, None)
             except ProjectError:
                 if painted:
-                    step.toggle(sheet.mask)
+                    sheet.show_again(bounds, difference)
                     self.changed.emit(structure, bounds)
                 raise
-            sheet.add(step, shown=painted)
-        self.changed.emit(structure, bounds)
 
     def replace(self, structure: str, mask: Mask, about: About) -> None:
         """Put another mask in place of this one, as one step.
@@ -254,7 +256,7 @@ class Annotation:
         ProjectError
             It cannot be written. The journal still has every step.
         """
-        if structure in self._sheets:
+        if structure in self._sheets and not self.project.read_only:
             self._write(structure)
 
     def save_all(self) -> None:
@@ -275,7 +277,15 @@ class Annotation:
         self.changed.emit(structure, None)
 
     def unlock(self, structure: str) -> None:
-        """Let a finished structure, or the lesion's reference mask, be changed."""
+        """Let a finished structure, or the lesion's reference mask, be changed.
+
+        Raises
+        ------
+        ProjectError
+            Nothing can be written.
+        """
+        self._refuse_reader()
+        self._journal.append({"op": "unlock", "structure": structure})
         self._unlocked.add(structure)
         self.changed.emit(structure, None)
 
@@ -318,10 +328,13 @@ class Annotation:
             self._journal.append({"op": "start", "structure": structure, **entry})
         return sheet
 
-    def _refuse_locked(self, structure: str) -> None:
+    def _refuse_reader(self) -> None:
         if self.project.read_only:
             notice = f"{self.project.notice} Nothing can be changed."
             raise ProjectError(notice, "Open it to write.")
+
+    def _refuse_locked(self, structure: str) -> None:
+        self._refuse_reader()
         if self.locked(structure):
             raise ProjectError(f"{structure} of {self.case} is locked.", "Unlock it first.")
         self._unlocked.add(structure)  # a lesion that is being drawn stays open when it is saved
@@ -366,22 +379,29 @@ class Annotation:
         with self._saving:
             with self._lock:
                 sheet = self._sheet(structure)
-                mask, record = sheet.mask.copy(), provenance(sheet.history)
-                now = fingerprint(mask)
+                mask, now, number = sheet.mask.copy(), fingerprint(sheet.mask), self._number()
                 if self._is_written(structure, now, keep_empty):
                     return
-                self._journal.append({"op": "saved", "structure": structure, "mask": now})
+                record = {**provenance(sheet.history), "journal": number}
+                entry = {"structure": structure, "id": number, "mask": now}
+                self._journal.append({"op": "saved", **entry})
             if now == EMPTY and not keep_empty:
                 self.project.remove_mask(self.case, structure)
             else:
-                # What the journal can bring back needs no second copy in the trash.
-                keep_old = sheet.saved in (EMPTY, sheet.history.start)
                 stored = Volume(restore(mask, self.geometry), self.geometry)
+                keep_old = not self._can_be_had_again(structure)
                 self.project.set_mask(
                     self.case, structure, stored, record, replace=True, keep_old=keep_old
                 )
             sheet.saved = now
+            self._journal.append({"op": "written", **entry})
         self.changed.emit(structure, None)
+
+    def _can_be_had_again(self, structure: str) -> bool:
+        """Whether the mask in the file needs no second copy: the journal can bring it back."""
+        sheet = self._sheets[structure]
+        ours = sheet.saved not in (EMPTY, sheet.history.start)
+        return ours and self.project.is_as_written(self.case, structure)
 
     def _is_written(self, structure: str, now: str, keep_empty: bool) -> bool:
         there = self.project.mask_path(self.case, structure) is not None

@@ -140,6 +140,25 @@ class History:
         return f"{tool}@{self.steps[before - 1].id if before else self.start or 'empty'}"
 
 
+@dataclass(frozen=True)
+class Found:
+    """The mask that is in a structure's file.
+
+    Attributes
+    ----------
+    fingerprint : str
+        `EMPTY` where there is no file.
+    mark : int, optional
+        The id of the ``saved`` entry that its provenance names; None for a mask of another origin.
+    intact : bool
+        The file is the one its provenance was written for.
+    """
+
+    fingerprint: str
+    mark: int | None = None
+    intact: bool = True
+
+
 @dataclass
 class Replay:
     """What a journal says of one structure.
@@ -155,13 +174,14 @@ class Replay:
     toggles: list[Step]
 
 
-def replay(entries: Iterable[Entry], structure: str, found: str) -> Replay | None:
-    """Rebuild the history of a structure whose file holds the mask of fingerprint `found`.
+def replay(entries: Iterable[Entry], structure: str, found: Found) -> Replay | None:
+    """Rebuild the history of a structure from its journal and the mask in its file.
 
     Returns
     -------
     Replay or None
-        None where no entry knows that mask: somebody else wrote it, and its history begins anew.
+        None where the file is not of this journal: it was imported anew, removed or changed by
+        somebody else, and its history begins anew.
     """
     history: History | None = None
     prompts: dict[int, AnyPrompt] = {}
@@ -173,13 +193,22 @@ def replay(entries: Iterable[Entry], structure: str, found: str) -> Replay | Non
             history, toggles = _begun(entry), None
         if history is None:
             continue
+        if entry["op"] == "written" and entry["mask"] and found.mark is None:
+            toggles = None  # it was in the file, and what is there now is another
         if entry["op"] in ("start", "saved"):
-            toggles = [] if entry["mask"] == found else toggles
+            toggles = [] if _is_there(entry, found) else toggles
             continue
         step = _apply(entry, history, prompts)
         if step is not None and toggles is not None:
             toggles.append(step)
     return None if history is None or toggles is None else Replay(history, toggles)
+
+
+def _is_there(entry: Entry, found: Found) -> bool:
+    """Whether the file holds the mask of a ``start`` or ``saved`` entry."""
+    if found.mark is not None and found.intact:
+        return entry.get("id") == found.mark
+    return bool(entry["mask"] == found.fingerprint)
 
 
 def _begun(entry: Entry) -> History:

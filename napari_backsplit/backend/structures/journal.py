@@ -5,11 +5,13 @@ What an entry says about a mask is the exclusive or of before and after, so that
 and undoes a step, whichever engine or hand made it:
 
 - ``start``   the history of a structure begins at a mask: ``mask`` is its fingerprint
-- ``prompt``  a prompt was given: ``id``, ``engine``, ``prompt``
+- ``prompt``  a prompt was given: ``id``, ``engine``, ``channel``, ``prompt``
 - ``change``  the mask changed: ``id``, ``tool``, ``prompt`` (the id answered, or null), ``about``,
   ``bounds``, ``voxels`` (exclusive or within the bounds: packed bits, zlib, base64)
 - ``undo``, ``redo``  the step ``id`` was taken back, done again
-- ``saved``   the mask of this fingerprint is about to be written to its file
+- ``saved``   the mask of this fingerprint is about to be written; its provenance names the ``id``
+- ``written`` it is in its file
+- ``review``  a person accepted the mask; ``unlock``: took a finished one up again
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_backsplit.backend.project import ProjectReader
 from napari_backsplit.backend.structures.engines import Answer, Request
-from napari_backsplit.backend.structures.history import History, Step, replay
-from napari_backsplit.backend.structures.journal import EMPTY, Entry, fingerprint
+from napari_backsplit.backend.structures.history import Found, History, Step, replay
+from napari_backsplit.backend.structures.journal import EMPTY, Entry, fingerprint, unpack
 from napari_backsplit.backend.structures.prompts import Bounds, bounds_of, slices
 from napari_backsplit.backend.volume import Volume
 
@@ -24,40 +24,62 @@ FULL = 0.9
 
 @dataclass
 class Sheet:
-    """A mask and its history.
+    """A mask, its history, and the array of a window that shows it.
+
+    The mask is what the journal says. A brush writes into the shown array first; its stroke joins
+    the mask when it is in the journal. So nothing is saved that could not be undone.
 
     Attributes
     ----------
-    array : ndarray of uint8
-        (z, y, x), canonical: 0 and 1, so that a window can share it.
+    mask : ndarray of bool
+        (z, y, x), canonical.
     history : History
     voxels : int
-        How many are 1.
+        How many are True.
     saved : str
         Fingerprint of the mask in the file.
     """
 
-    array: NDArray[np.uint8]
+    mask: Mask
     history: History
     voxels: int
     saved: str
+    _shown: NDArray[np.uint8] | None = None
 
     @property
-    def mask(self) -> Mask:
-        """The same memory as bool."""
-        return self.array.view(bool)
+    def shown(self) -> NDArray[np.uint8]:
+        """The mask as 0 and 1 for a window, which may paint in it."""
+        if self._shown is None:
+            self._shown = self.mask.astype(np.uint8)
+        return self._shown
 
-    def add(self, step: Step, *, shown: bool = False) -> None:
-        """Do a new step; `shown`: the mask shows it already."""
-        if shown:
-            step.toggle(self.mask)
-        self.voxels += step.toggle(self.mask)
+    def add(self, step: Step) -> None:
+        """Do a new step."""
+        self._toggle(step)
         self.history.add(step)
 
     def turn(self, step: Step, way: Literal["undo", "redo"]) -> None:
         """Take the last step back, or do it again."""
         self.history.done += -1 if way == "undo" else 1
+        self._toggle(step)
+
+    def painted(self, bounds: Bounds, stroke: Mask) -> Mask:
+        """Return which voxels of a stroke the mask does not have yet as they are shown."""
+        inside = slices(bounds)
+        return np.asarray(stroke & (self.mask[inside] != (self.shown[inside] != 0)))
+
+    def show_again(self, bounds: Bounds, stroke: Mask) -> None:
+        """Show the mask where a stroke was not kept."""
+        inside = slices(bounds)
+        self.shown[inside][stroke] = self.mask[inside][stroke]
+
+    def _toggle(self, step: Step) -> None:
         self.voxels += step.toggle(self.mask)
+        if self._shown is not None and step.bounds is not None:
+            inside = slices(step.bounds)
+            turned = unpack(step.voxels, step.bounds)
+            # Where a brush was there first it showed the same: there are two values only.
+            self._shown[inside][turned] = self.mask[inside][turned]
 
     def before(self, steps: Iterable[Step]) -> Mask | None:
         """Return a copy of the mask without its last steps; None where that has no voxel."""
@@ -90,17 +112,19 @@ def load_sheet(
     A mask that it does not know begins a new history.
     """
     geometry = project.geometry(case)
-    array = np.zeros(geometry.canonical().shape, np.uint8)
+    mask = np.zeros(geometry.canonical().shape, bool)
     if project.mask_path(case, structure) is not None:
-        array[:] = Volume(project.mask(case, structure), geometry).canonical().array
-    found = fingerprint(array.view(bool))
-    told = replay(entries, structure, found)
+        mask[:] = Volume(project.mask(case, structure), geometry).canonical().array
+    found = fingerprint(mask)
+    record = project.provenance(case, structure)
+    mark = None if record is None else (record.model_extra or {}).get("journal")
+    told = replay(entries, structure, Found(found, mark, project.is_as_written(case, structure)))
     if told is None:
         history = History(found, _origin(project, case, structure) if found != EMPTY else {})
-        return Sheet(array, history, int(np.count_nonzero(array)), found), False
+        return Sheet(mask, history, int(np.count_nonzero(mask)), found), False
     for step in told.toggles:
-        step.toggle(array.view(bool))
-    return Sheet(array, told.history, int(np.count_nonzero(array)), found), True
+        step.toggle(mask)
+    return Sheet(mask, told.history, int(np.count_nonzero(mask)), found), True
 
 
 def _origin(project: ProjectReader, case: str, structure: str) -> dict[str, object]:
@@ -140,7 +164,7 @@ def _warning(structure: str, sheet: Sheet, changed: bool) -> str:
             f"{structure} is empty after this prompt. Click well inside of it, or draw a box "
             "around it."
         )
-    if sheet.voxels > FULL * sheet.array.size:
+    if sheet.voxels > FULL * sheet.mask.size:
         return (
             f"{structure} fills the whole image. Undo, then click with - outside of it, or draw a "
             "box around it."

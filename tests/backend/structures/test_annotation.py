@@ -16,7 +16,7 @@ from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.engines import About, EngineCancelled, EngineError
 from napari_backsplit.backend.structures.history import read_prompts
 from napari_backsplit.backend.structures.prompts import Box, Point, slices
-from napari_backsplit.backend.volume import Volume, write_volume
+from napari_backsplit.backend.volume import Volume, read_mask, write_volume
 from tests.backend.structures.drawing import ABOUT, RAS, SHAPE, Cubes, make_project
 
 MIDDLE = Point(at=(4, 4, 4))
@@ -229,6 +229,81 @@ def test_a_painted_stroke_is_counted_once(work: Annotation) -> None:
     assert work.voxels("kidney") == work.mask("kidney").sum() == 0
 
 
+def test_a_save_between_painting_and_keeping_loses_nothing(work: Annotation) -> None:
+    work.mask("kidney")[2, 2, 2:5] = 1
+    work.save("kidney")
+    assert work.project.mask_path("case_001", "kidney") is None, "the stroke is not kept yet"
+    work.edit("kidney", ((2, 3), (2, 3), (2, 5)), np.ones((1, 1, 3), bool), painted=True)
+    assert again(work).voxels("kidney") == 3
+    work.save("kidney")
+    assert again(work).voxels("kidney") == 3
+    assert work.project.mask("case_001", "kidney").sum() == 3
+
+
+def test_a_stroke_and_an_answer_that_agree_make_no_hole(work: Annotation) -> None:
+    engine = Cubes()
+
+    def paint() -> None:
+        work.mask("kidney")[4, 4, 4:9] = 1
+
+    engine.before_answer = paint
+    work.prompt("kidney", MIDDLE, engine, ABOUT)
+    work.edit("kidney", ((4, 5), (4, 5), (4, 9)), np.ones((1, 1, 5), bool), painted=True)
+    assert work.mask("kidney")[4, 4, 4:9].all()
+    assert work.voxels("kidney") == work.mask("kidney").sum() == 27 + 3
+    assert np.array_equal(again(work).mask("kidney"), work.mask("kidney"))
+    work.undo("kidney")
+    assert work.voxels("kidney") == work.mask("kidney").sum() == 27
+
+
+def test_what_was_imported_again_or_removed_is_not_replaced_by_old_edits(
+    work: Annotation,
+) -> None:
+    stored = np.zeros(SHAPE, bool)
+    stored[:3, :3, :3] = True
+    volume = Volume(stored, work.geometry)
+    work.project.set_mask("case_001", "kidney", volume, {"engine": "file"})
+    work.edit("kidney", ((8, 9),) * 3, np.ones((1, 1, 1), bool))
+    work.clear("kidney")
+    work.edit("kidney", ((8, 9),) * 3, np.ones((1, 1, 1), bool))
+    work.save("kidney")
+    assert again(work).voxels("kidney") == 1
+    work.project.set_mask("case_001", "kidney", volume, {"engine": "file"}, replace=True)
+    assert again(work).voxels("kidney") == 27
+    reopened = again(work)
+    reopened.edit("kidney", ((8, 9),) * 3, np.ones((1, 1, 1), bool))
+    reopened.save("kidney")
+    work.project.remove_mask("case_001", "kidney")
+    assert again(work).voxels("kidney") == 0
+
+
+def test_a_mask_that_another_program_changed_is_kept_in_the_trash(work: Annotation) -> None:
+    work.prompt("kidney", MIDDLE, Cubes(), ABOUT)
+    work.save("kidney")
+    path = work.project.mask_path("case_001", "kidney")
+    assert path is not None
+    write_volume(Volume(np.ones(SHAPE, np.uint8), work.geometry), path)
+    work.prompt("kidney", CORNER, Cubes(), ABOUT)
+    work.save("kidney")
+    trash = work.project.folder / "cases" / "case_001" / "trash"
+    kept = [read_mask(file).array.sum() for file in trash.glob("kidney-*.nii.gz")]
+    assert kept == [np.prod(SHAPE)]
+
+
+def test_a_closed_project_and_a_reader_write_nothing(work: Annotation, project: Project) -> None:
+    work.prompt("kidney", MIDDLE, Cubes(), ABOUT)
+    work.prompt("liver", MIDDLE, Cubes(), ABOUT)
+    reader = Annotation(Project.open(project.folder, fall_back=True), "case_001")
+    assert reader.voxels("kidney") == 27
+    journal = work._journal.path.read_bytes()
+    reader.save_all()
+    project.close()
+    work.save_all()
+    with pytest.raises(ProjectError, match="closed"):
+        work.unlock("liver")
+    assert work._journal.path.read_bytes() == journal
+
+
 def test_the_lesion_can_be_drawn_and_its_reference_is_locked(work: Annotation) -> None:
     work.prompt("lesion", MIDDLE, Cubes(), ABOUT)
     work.save("lesion")
@@ -346,10 +421,19 @@ class AnyOrder(RuleBasedStateMachine):
         assert np.array_equal(replayed, self.past[-1]), "a run replayed gives the mask"
         self._did()
 
-    @rule(corner=st.tuples(*(st.integers(0, n - 2) for n in SHAPE)))
-    def paint(self, corner: tuple[int, int, int]) -> None:
+    @rule(
+        corner=st.tuples(*(st.integers(0, n - 2) for n in SHAPE)),
+        value=st.integers(0, 1),
+        meanwhile=st.booleans(),
+    )
+    def paint(self, corner: tuple[int, int, int], value: int, meanwhile: bool) -> None:
         z, y, x = ((a, a + 2) for a in corner)
-        self.work.edit("kidney", (z, y, x), np.ones((2, 2, 2), bool))
+        crop = self.work.mask("kidney")[slices((z, y, x))]
+        difference = crop != value
+        crop[:] = value
+        if meanwhile:
+            self.work.save("kidney")
+        self.work.edit("kidney", (z, y, x), difference, painted=True)
         self._did()
 
     @precondition(lambda self: len(self.past) > 1)
