@@ -207,7 +207,8 @@ def _require_consent(project: Project, spec: SegmentSpec, send_to: str) -> None:
         where = f"{host} is" if host else "no other machine is"
         raise InputError(f"--send-to {send_to!r}: {where} asked.", "Leave it out, or correct it.")
     if send_to:
-        consent.give_consent(project, host)
+        with open_project(project.folder) as writer:
+            consent.give_consent(writer, host)
     try:
         consent.allows_elsewhere(project, spec.engine, settings)
     except consent.ConsentMissing as error:

@@ -138,6 +138,7 @@ class CaseLayers(QObject):
         layer.brush_size = 6
         layer.events.paint.connect(lambda event: self._painted(name, event.value))
         layer.events.selected_label.connect(lambda event: _keep_label(layer))
+        layer.events.data.connect(lambda event: self._exchanged(layer, name))
         self._labels[name] = layer
 
     def _add_prompts(self) -> None:
@@ -182,6 +183,15 @@ class CaseLayers(QObject):
             self._points = self._points if event.value is not self._points else None
             self._drawn = self._drawn if event.value is not self._drawn else None
 
+    def _exchanged(self, layer: Labels, name: str) -> None:
+        """Show the mask again in a layer that was given another array."""
+        if self._annotation is None or layer not in self._labels.values():
+            return
+        array = shown(self._annotation.mask(name))
+        if not np.shares_memory(layer.data, array):
+            layer.data = array
+            self._desk.told.emit(f"The data of {name} were exchanged; its mask is shown again.")
+
     @contextmanager
     def _by_us(self) -> Iterator[None]:
         before, self._ours = self._ours, True
@@ -200,7 +210,7 @@ class CaseLayers(QObject):
             self._add_labels(name, structure.colour)
             self._raise_prompts()
         for other, layer in self._labels.items():
-            layer.editable = other == name and not self._annotation.locked(other)
+            layer.editable = other == name and self._desk.can_change(other)
         self._viewer.layers.selection.active = self._labels[name]
         self._show_prompts()
 
@@ -210,7 +220,7 @@ class CaseLayers(QObject):
             return
         if bounds is not None:
             refresh_bounds(layer, bounds)
-        layer.editable = name == self._desk.structure and not self._annotation.locked(name)
+        layer.editable = name == self._desk.structure and self._desk.can_change(name)
         if name == self._desk.structure:
             self._show_prompts()
 

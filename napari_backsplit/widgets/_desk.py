@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from napari_backsplit.backend.structures.settings import EngineSettings, read_se
 from napari_backsplit.backend.structures.sheet import Outcome, Standing, standing
 from napari_backsplit.backend.structures.vocabulary import neutral, structure_named
 from napari_backsplit.widgets._driver import EngineDriver, Order
+from napari_backsplit.widgets._engines import Engines
 from napari_backsplit.widgets._threads import Hop, Lane
 
 SAVE_AFTER_MS = 4000
@@ -71,29 +73,44 @@ class Desk(QObject):
         self.standings: Standings = {}
         self.opening = ""
         self.settings = EngineSettings()
-        self.driver: EngineDriver | None = None
         self.hop = Hop(self)
+        self.engines = Engines(self.hop, make, self)
         self.files = Lane(self.hop, self.failed.emit, "files")
         self.scribe = Lane(self.hop, self.failed.emit, "scribe")
-        self._make = make
-        self._drivers: dict[str, EngineDriver] = {}
         self._generation = 0
-        self._closed = False
+        self._opening_project = self._closed = False
+        self._accepting: set[tuple[str, str]] = set()
+        self._heard: WeakSet[Annotation] = WeakSet()
+        for signal in (self.engine_changed, self.busy_changed):
+            self.engines.changed.connect(signal)
+        self.engines.answered.connect(self._answered)
+        self.engines.failed.connect(self._failed)
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(SAVE_AFTER_MS)
         self._idle.timeout.connect(self.save)
 
+    @property
+    def driver(self) -> EngineDriver | None:
+        """The engine in use."""
+        return self.engines.driver
+
     # ------------------------------------------------------------------ project
 
     def open_project(self, make: Callable[[], Project], words: str = "opening the project") -> None:
         """Open what `make` returns; it takes the place of the present project once it is there."""
+        if self._opening_project:
+            self.told.emit("A project is being opened already.")
+            return
+        self._opening_project = True
         self._busy(words)
         self.files.do(lambda: _opened(make()), self._has_project, self._could_not)
 
     def close_project(self) -> None:
         """Write what changed and let another writer in."""
         self.close_case()
+        if self.project is not None and (dropped := self._dropped(self.project)):
+            self.told.emit(f"{dropped} prompts without an answer were dropped with the project.")
         project, self.project = self.project, None
         self.standings, self.structure = {}, ""
         if project is not None:
@@ -147,18 +164,23 @@ class Desk(QObject):
         if project is None:
             return
         self.close_case()
-        self._generation += 1
         generation = self._generation
         self._busy(f"opening {case}")
+        # One case has one annotation: what is still to be answered for it is answered there.
+        known = self.engines.at_work_on(project, case)
         self.files.do(
-            lambda: _loaded(project, case),
+            lambda: known or _loaded(project, case),
             lambda annotation: self._has_case(annotation, generation),
             self._could_not,
         )
 
     def close_case(self) -> None:
         """Leave the case: its masks are written; prompts on their way are filed when they come."""
+        self.hop.flush()  # the last stroke
+        self._generation += 1
         annotation, self.annotation = self.annotation, None
+        if self.opening and not self._opening_project:
+            self._busy("")
         if annotation is not None:
             self._after_strokes(annotation.save_all)
             self.case_changed.emit()
@@ -194,7 +216,7 @@ class Desk(QObject):
             raise InputError("No structure is chosen.", "Choose one in the list, or add one.")
         if self.annotation.locked(self.structure):
             raise InputError(f"{self.structure} is locked.", "Unlock it in the list first.")
-        allows_elsewhere(self.annotation.project, self.driver.name, self.settings)
+        allows_elsewhere(self.annotation.project, self.driver.name, self.driver.settings)
         self.driver.ask(Order(self.annotation, self.structure, prompt, self.channel))
 
     def record(self, structure: str, bounds: Bounds, difference: NDArray[np.bool_]) -> None:
@@ -207,9 +229,9 @@ class Desk(QObject):
         annotation, structure = self.annotation, self.structure
         if annotation is None or not structure:
             return
-        if way == "undo" and self.driver and self.driver.orders:
-            self.driver.cancel()
-            self.told.emit("The prompt was cancelled.")
+        waiting = self.engines.orders_for(annotation, structure)
+        if way == "undo" and waiting:
+            waiting[-1].stop.set()
             return
         step = annotation.undo if way == "undo" else annotation.redo
         nothing = f"Nothing to {way} in {structure}."
@@ -226,35 +248,40 @@ class Desk(QObject):
         annotation, structure = self.annotation, self.structure
         if annotation is None or not structure:
             return
-        if self.driver and any(
-            order.goes_to(annotation, structure) for order in self.driver.orders
-        ):
+        if self.engines.orders_for(annotation, structure):
             self.told.emit(f"A prompt for {structure} is on its way: wait for it, or cancel it.")
             return
-        self.scribe.do(lambda: annotation.accept(structure), lambda _: self._accepted(structure))
+        what = annotation.case, structure
+        self._accepting.add(what)
+        self.structure_changed.emit(structure, None)
+        accepted = self.scribe.do(
+            lambda: annotation.accept(structure),
+            lambda _: self._accepted(annotation, structure),
+        )
+        accepted.add_done_callback(lambda _: self._accepting.discard(what))
+
+    def can_change(self, structure: str) -> bool:
+        """Whether prompts and strokes may change a structure of the open case."""
+        annotation = self.annotation
+        if annotation is None or (annotation.case, structure) in self._accepting:
+            return False
+        return not annotation.locked(structure)
 
     def set_locked(self, structure: str, locked: bool) -> None:
         """Lock a structure or unlock it."""
-        if self.annotation is not None:
-            (self.annotation.lock if locked else self.annotation.unlock)(structure)
+        annotation = self.annotation
+        if annotation is not None:
+            change = annotation.lock if locked else annotation.unlock
+            self.scribe.do(lambda: change(structure))
 
     # ------------------------------------------------------------------ engine
 
     def use_engine(self, name: str, settings: EngineSettings | None = None) -> None:
         """Choose an engine; one with other settings is made anew."""
         self.settings = settings or self.settings
-        known = self._drivers.get(name)
-        if known is not None and known.settings != self.settings:
-            self._drivers.pop(name).close()
-        if name not in self._drivers:
-            driver = EngineDriver(name, self.settings, self.hop, self._make)
-            driver.changed.connect(self.engine_changed)
-            driver.changed.connect(self.busy_changed)
-            driver.answered.connect(self._answered)
-            driver.failed.connect(self._failed)
-            self._drivers[name] = driver
-        self.driver = self._drivers[name]
-        self.engine_changed.emit()
+        dropped = self.engines.use(name, self.settings)
+        if dropped:
+            self.told.emit(f"{dropped} prompts were dropped with the engine's old settings.")
         if self.annotation is not None:
             self._warm_up()
 
@@ -266,31 +293,27 @@ class Desk(QObject):
             self.failed.emit(error)
 
     def cancel(self) -> None:
-        """Drop the prompt that is being answered and those that wait."""
-        if self.driver is not None:
-            self.driver.cancel()
+        """Drop every prompt that has no answer yet."""
+        self.engines.cancel()
 
     def close(self) -> None:
         """Write what changed, end the engines, let another writer in. It does not wait."""
         self._idle.stop()
         self.close_project()
         self._closed = True
-        for driver in self._drivers.values():
-            driver.close()
-        self._drivers.clear()
-        self.driver = None
+        self.engines.close()
         for lane in (self.scribe, self.files):
             lane.close()
 
     def busy(self) -> tuple[str, bool]:
         """Return what is going on, "" for nothing, and whether it takes long enough to be shown."""
-        if self.driver is None or not self.driver.orders:
+        orders = self.engines.orders()
+        if not orders:
             return (f"{self.opening}…", True) if self.opening else ("", False)
-        order, waiting = self.driver.orders[0], len(self.driver.orders) - 1
-        seconds = time.monotonic() - order.since
+        seconds = time.monotonic() - orders[0].since
         long = f" {seconds:.0f} s" if seconds >= LONG_S else ""
-        more = f", {waiting} waiting" if waiting else ""
-        return f"{order.structure}…{long}{more}", seconds > SHORT_S
+        more = f", {len(orders) - 1} waiting" if len(orders) > 1 else ""
+        return f"{orders[0].structure}…{long}{more}", seconds > SHORT_S
 
     # ------------------------------------------------------------------ inside
 
@@ -317,7 +340,18 @@ class Desk(QObject):
         self.select(name)
         self.survey()
 
+    def _dropped(self, project: Project) -> int:
+        """Drop the prompts of a project that is closed; return how many."""
+        orders = [o for o in self.engines.orders() if o.annotation.project is project]
+        for order in orders:
+            order.stop.set()
+        return len(orders)
+
     def _has_project(self, opened: tuple[Project, Standings]) -> None:
+        self._opening_project = False
+        if self._closed:
+            opened[0].close()
+            return
         self.close_project()
         self.project, self.standings = opened
         self._busy("")
@@ -344,9 +378,8 @@ class Desk(QObject):
             return
         self.annotation = annotation
         self.channel = self.channel if self.channel in annotation.channels() else ""
-        annotation.changed.connect(
-            lambda name, bounds: self.hop.call(lambda: self._moved(annotation, name, bounds))
-        )
+        self._hear(annotation)
+        self._note_standings(annotation)
         names = [s.name for s in self.structures()]
         if self.structure not in names:
             undone = [n for n in names if annotation.standing(n) != "accepted"]
@@ -355,6 +388,21 @@ class Desk(QObject):
         self.case_changed.emit()
         self.structure_selected.emit(self.structure)
         self._warm_up()
+
+    def _hear(self, annotation: Annotation) -> None:
+        if annotation not in self._heard:
+            self._heard.add(annotation)
+            hop = self.hop.call
+            annotation.changed.connect(
+                lambda name, bounds: hop(lambda: self._moved(annotation, name, bounds))
+            )
+
+    def _note_standings(self, annotation: Annotation) -> None:
+        """Note how far a case is; after a crash its journal may be ahead of its files."""
+        now = {name: annotation.standing(name) for name in annotation.structures()}
+        if self.standings.get(annotation.case, now) != now:
+            self.standings[annotation.case] = now
+            self.standings_changed.emit()
 
     def _moved(self, annotation: Annotation, structure: str, bounds: Bounds | None) -> None:
         if self._closed:
@@ -370,9 +418,10 @@ class Desk(QObject):
         elif bounds is not None:  # an answer that came late: its case was left
             self.files.do(lambda: annotation.save(structure))
 
-    def _accepted(self, structure: str) -> None:
-        annotation = self.annotation
-        if annotation is None:
+    def _accepted(self, annotation: Annotation, structure: str) -> None:
+        """Go on to the next structure, where the person has not gone on already."""
+        self.structure_changed.emit(structure, None)
+        if annotation is not self.annotation or structure != self.structure:
             return
         rest = [s.name for s in self.structures() if annotation.standing(s.name) != "accepted"]
         supports = [n for n in rest if n in annotation.project.schema.support_names]
@@ -386,7 +435,7 @@ class Desk(QObject):
         if driver is None or annotation is None or driver.light not in ("off", "failed"):
             return
         try:
-            allows_elsewhere(annotation.project, driver.name, self.settings)
+            allows_elsewhere(annotation.project, driver.name, driver.settings)
         except BackSplitError as error:
             self.failed.emit(error)
             return
@@ -404,6 +453,7 @@ class Desk(QObject):
             self.failed.emit(error)
 
     def _could_not(self, error: BaseException) -> None:
+        self._opening_project = False
         self._busy("")
         self.failed.emit(error)
 
@@ -431,4 +481,5 @@ def _loaded(project: Project, case: str) -> Annotation:
         annotation.scene(channel)
     for structure in annotation.structures():
         annotation.mask(structure)
+    annotation.save_all()  # what a crash left in the journal alone
     return annotation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,22 +15,30 @@ Result = TypeVar("Result")
 class Hop(QObject):
     """Calls functions in the thread of the window, in the order they were given."""
 
-    _given = Signal(object)
+    _given = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._waiting: deque[Callable[[], object]] = deque()
         self._given.connect(self._call, Qt.ConnectionType.QueuedConnection)
 
     def call(self, function: Callable[[], object]) -> None:
         """Call a function in the window's thread, soon. Any thread may ask."""
+        self._waiting.append(function)
         try:
-            self._given.emit(function)
+            self._given.emit()
         except RuntimeError:  # the window is gone: nobody is left to be told
             return
 
-    @Slot(object)
-    def _call(self, function: Callable[[], object]) -> None:
-        function()
+    def flush(self) -> None:
+        """Call at once what waits; in the window's thread only."""
+        while self._waiting:
+            self._call()
+
+    @Slot()
+    def _call(self) -> None:
+        if self._waiting:
+            self._waiting.popleft()()
 
 
 class Lane:

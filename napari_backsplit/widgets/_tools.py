@@ -123,7 +123,7 @@ class Tools(QObject):
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         if self.tool not in ("point", *DRAWN) or self.layers.place is None or event.button != 1:
             return
-        sign = self.positive != ("Control" in event.modifiers)
+        sign, aim = self.positive != ("Control" in event.modifiers), self._aim()
         path, pixels, farthest = [event.position], np.asarray(event.pos, float), 0.0
         yield
         while event.type == "mouse_move":
@@ -133,8 +133,12 @@ class Tools(QObject):
                 self._preview(path)
             yield
         self.layers.preview([], False)
-        if self.tool in DRAWN or farthest <= STILL_PIXELS:
+        if aim == self._aim() and (self.tool in DRAWN or farthest <= STILL_PIXELS):
             self._give(path, sign)
+
+    def _aim(self) -> tuple[Any, ...]:
+        """Return what a prompt is for; what was begun for another is dropped."""
+        return self._desk.annotation, self._desk.structure, self.tool
 
     def _preview(self, path: list[Any]) -> None:
         """Show what is drawn; not at every move, where showing it takes longer than moving."""
@@ -164,6 +168,7 @@ class Tools(QObject):
     def _prompt(self, path: list[Any], positive: bool) -> Any:
         assert self._desk.annotation is not None
         grid, dims = self._desk.annotation.grid, self._viewer.dims
+        sliced_axis(dims)  # in 3D a click has no depth
         if self.tool == "point":
             return prompt_from_point(grid, path[0], positive)
         make = {

@@ -424,7 +424,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         (self.plus if tools.positive else self.minus).setChecked(True)
         annotation = self._desk.annotation
         locked = bool(annotation and name and annotation.locked(name))
-        open_ = annotation is not None and bool(name) and not locked
+        open_ = bool(name) and self._desk.can_change(name)
         for button in (*self.buttons.values(), self.plus, self.minus, self.clear, self.accept):
             button.setEnabled(open_)
         self.undo.setEnabled(bool(open_ and annotation and annotation.can_undo(name)))
@@ -448,7 +448,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         words, waits = self._desk.busy()
         self.busy.setText(words)
         self.busy_row.setVisible(waits)
-        self.cancel.setVisible(bool(self._desk.driver and self._desk.driver.orders))
+        self.cancel.setVisible(bool(self._desk.engines.orders()))
         self._layers.say(words if waits else "")
         if words and not self._tick.isActive():
             self._tick.start()

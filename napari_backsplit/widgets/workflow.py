@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
     # ------------------------------------------------------------------ what is shown
 
     def _show_project(self) -> None:
+        self.message.hide()
         project = self.desk.project
         cases = len(project.schema.cases) if project else 0
         self.title.setText(
@@ -230,8 +232,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         if not isinstance(error, BackSplitError):
             show_error(f"{type(error).__name__}: {error}")
         self.say(f"▲ {error}")
-        if isinstance(error, ConsentMissing) and self.desk.project is not None:
-            self._offer("Agree for this project", self.agree)
+        project, driver = self.desk.project, self.desk.driver
+        if isinstance(error, ConsentMissing) and project is not None and driver is not None:
+            host = server_of(driver.name, driver.settings)
+            self._offer("Agree for this project", partial(self.agree, project, host))
 
     def _offer(self, title: str, remedy: Callable[[], object]) -> None:
         self._remedy = remedy
@@ -327,11 +331,14 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.desk.settings = settings
         self.look_for_engines()
 
-    def agree(self) -> None:
-        """Record that the images of this project may be sent to the server."""
-        if self.desk.project is not None and self.desk.driver is not None:
-            give_consent(self.desk.project, server_of(self.desk.driver.name, self.desk.settings))
-            self.say("Recorded for this project. Click again.")
+    def agree(self, project: Project, host: str) -> None:
+        """Record that the images of a project may be sent to a server."""
+        try:
+            give_consent(project, host)
+        except BackSplitError as error:
+            self.show_error(error)
+        else:
+            self.say(f"Recorded: images of this project may be sent to {host}. Click again.")
 
     def close_all(self) -> None:
         """Write what changed and end the engines; the dock is of no use after it."""

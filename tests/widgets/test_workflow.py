@@ -302,6 +302,108 @@ def test_a_stroke_right_before_the_end_is_kept(window: Window, folder: Path) -> 
     assert masks(folder) == {"kidney": 1}
 
 
+def test_a_case_that_is_left_and_taken_up_again_while_a_prompt_runs(
+    window: Window, folder: Path
+) -> None:
+    first = window.work
+    window.engine.gate.clear()
+    window.desk.ask(MIDDLE)
+    for case in ("case_002", "case_001"):
+        window.desk.open_case(case)
+        window.until(lambda case=case: window.desk.annotation and window.work.case == case)
+    assert window.work is first, "one case has one annotation"
+    window.engine.gate.set()
+    window.answered()
+    assert window.work.voxels("kidney") == 27
+    assert window.dock.layers.labels["kidney"].data.sum() == 27
+    window.desk.ask(CORNER)
+    window.answered()
+    window.desk.close_case()
+    window.kept()
+    assert masks(folder) == {"kidney": 35}
+
+
+def test_undo_cancels_the_newest_prompt_of_its_structure_only(window: Window) -> None:
+    window.engine.gate.clear()
+    window.desk.ask(MIDDLE)
+    window.desk.ask(CORNER)
+    window.desk.select("liver")
+    window.desk.ask(MIDDLE)
+    window.desk.select("kidney")
+    window.desk.turn("undo")
+    window.engine.gate.set()
+    window.answered()
+    assert (window.work.voxels("kidney"), window.work.voxels("liver")) == (27, 27)
+
+
+def test_a_stroke_on_what_is_being_accepted_is_not_possible(window: Window) -> None:
+    layer = window.dock.layers.labels["kidney"]
+    window.desk.ask(MIDDLE)
+    window.answered()
+    window.desk.accept()
+    assert not layer.editable
+    window.desk.select("lesion")
+    window.until(lambda: window.work.locked("kidney"))
+    window.kept()
+    assert window.desk.structure == "lesion", "the person had gone on already"
+
+
+def test_what_was_begun_in_another_case_or_in_3d_prompts_nothing(window: Window) -> None:
+    window.viewer.dims.ndisplay = 3
+    drag(window, [(4, 4, 4)])
+    assert "not a slice of the volume" in window.dock.said.text()
+    window.viewer.dims.ndisplay = 2
+    place = window.dock.layers.place
+    assert place is not None
+    where = tuple(place.to_world((slice_of(window), 4, 4)))
+    (callback,) = (c for c in window.viewer.mouse_drag_callbacks if c == window.dock.tools._drag)
+    event = SimpleNamespace(
+        type="mouse_press", button=1, modifiers=(), position=where, pos=np.zeros(2)
+    )
+    steps = callback(window.viewer, event)
+    next(steps)
+    window.desk.open_case("case_002")
+    window.until(lambda: window.desk.annotation and window.work.case == "case_002")
+    event.type = "mouse_release"
+    next(steps, None)
+    window.answered()
+    assert window.work.voxels("kidney") == 0
+
+
+def test_what_a_crash_left_in_the_journal_is_written_and_listed(
+    folder: Path, window: Window
+) -> None:
+    window.desk.close_project()
+    window.until(lambda: can_be_written(folder))
+    with Project.open(folder) as project:
+        work = Annotation(project, "case_002")
+        work.edit("kidney", ((0, 1),) * 3, np.ones((1, 1, 1), bool))  # and no save: a crash
+    window.dock.open_project(folder)
+    window.until(lambda: window.desk.annotation is not None)
+    assert window.desk.standings["case_002"]["kidney"] == "none"
+    window.desk.open_case("case_002")
+    window.until(lambda: window.desk.annotation and window.work.case == "case_002")
+    window.kept()
+    assert masks(folder, "case_002") == {"kidney": 1}
+    assert window.desk.standings["case_002"]["kidney"] == "editing"
+
+
+def test_a_second_opening_waits_and_a_closed_dock_lets_go(
+    folder: Path, make_window: Callable[[], Window]
+) -> None:
+    window = make_window()
+    window.dock.open_project(folder)
+    window.dock.open_project(folder)
+    window.until(lambda: window.desk.annotation is not None)
+    assert not window.desk.project.read_only
+    window.dock.close_all()
+    window.until(lambda: can_be_written(folder))
+    hasty = make_window()
+    hasty.dock.open_project(folder)
+    hasty.dock.close_all()
+    hasty.until(lambda: can_be_written(folder))
+
+
 def test_accepting_waits_for_a_prompt_on_its_way(window: Window) -> None:
     window.engine.gate.clear()
     window.desk.ask(MIDDLE)
@@ -341,6 +443,16 @@ def test_renaming_layers_and_removing_the_image_do_no_harm(window: Window) -> No
     window.until(lambda: window.desk.annotation and window.work.case == "case_002")
     assert "CT · case_002" in window.viewer.layers
     assert "something else" not in window.viewer.layers
+
+
+def test_exchanged_data_are_replaced_by_the_mask(window: Window) -> None:
+    window.desk.ask(MIDDLE)
+    window.answered()
+    layer = window.dock.layers.labels["kidney"]
+    layer.data = layer.data.astype(np.int32) * 0
+    assert layer.data.sum() == 27
+    assert layer.data.dtype == np.uint8
+    assert "exchanged" in window.dock.said.text()
 
 
 def test_other_layers_are_left_alone(window: Window) -> None:
@@ -432,7 +544,7 @@ def test_another_project_takes_the_place_of_the_first(window: Window, tmp_path: 
     window.dock.open_project(folder)
     window.until(lambda: window.desk.project and window.desk.project.folder == folder)
     assert first is not None
-    assert first.read_only, "it was closed"
+    window.until(lambda: first.read_only)
     assert masks(first.folder) == {"kidney": 27}
 
 
@@ -553,13 +665,17 @@ def test_a_server_elsewhere_is_asked_for_once(window: Window, folder: Path) -> N
     from napari_backsplit.backend.structures import consent
 
     settings = EngineSettings(where="elsewhere", url="https://segment.example:1527")
-    window.desk.settings = settings
+    window.desk.driver.settings = settings
     window.desk.driver.name = "nninteractive"
     with pytest.raises(consent.ConsentMissing, match=r"would be sent to segment\.example:1527"):
         window.desk.ask(MIDDLE)
     drag(window, [(slice_of(window), 4, 4)])
     assert window.dock.remedy.text() == "Agree for this project"
+    window.desk.driver.settings = settings.model_copy(update={"url": "https://other.example"})
     window.dock.remedy.click()
+    with pytest.raises(consent.ConsentMissing, match=r"would be sent to other\.example"):
+        window.desk.ask(MIDDLE)
+    window.desk.driver.settings = settings
     drag(window, [(slice_of(window), 4, 4)])
     window.answered()
     assert window.work.voxels("kidney") == 27

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.files import read_json, write_json
-from napari_backsplit.backend.project import ProjectReader
+from napari_backsplit.backend.project import Project, ProjectReader
 from napari_backsplit.backend.project.masks import login
 from napari_backsplit.backend.project.schema import today
 from napari_backsplit.backend.structures.settings import EngineSettings
@@ -45,8 +45,16 @@ def allows_elsewhere(project: ProjectReader, engine: str, settings: EngineSettin
         )
 
 
-def give_consent(project: ProjectReader, host: str) -> None:
-    """Record that the images of a project may be sent to a server, by whom and when."""
+def give_consent(project: Project, host: str) -> None:
+    """Record that the images of a project may be sent to a server, by whom and when.
+
+    Raises
+    ------
+    ProjectError
+        The project is open to read only.
+    """
+    if project.read_only:
+        raise ProjectError("The project is open to read only.", "Agree where it is open to write.")
     file = project.folder / FILE
     given = read_json(file) if file.exists() else {}
     write_json(file, {**given, host: {"who": login(), "when": today()}})
