@@ -28,6 +28,8 @@ from napari_backsplit.widgets._engines import Engines
 from napari_backsplit.widgets._threads import Hop, Lane
 
 SAVE_AFTER_MS = 4000
+ASSUMED = "assumed"
+"""The word in a case's notes where its orientation, or spacing, was not in the file."""
 SHORT_S, LONG_S = 0.3, 3.0
 """What takes longer than these is shown to be going on, and for how long."""
 Standings = dict[str, dict[str, Standing]]
@@ -387,6 +389,9 @@ class Desk(QObject):
         self._busy("")
         self.case_changed.emit()
         self.structure_selected.emit(self.structure)
+        assumed = [note for note in self.project.case(annotation.case).notes if ASSUMED in note]
+        if assumed:
+            self.told.emit(f"Check left and right. {' '.join(assumed)}")
         self._warm_up()
 
     def _hear(self, annotation: Annotation) -> None:

@@ -65,7 +65,7 @@ def project_from_layer(layer: Layer) -> Project:
             with TemporaryDirectory(dir=folder, prefix=".layer-") as made:
                 file = Path(made) / "layer.nii.gz"
                 write_volume(volume, file)
-                project.add_case({channel: file}, name=layer.name)
+                project.add_case({channel: file}, name=layer.name, notes=volume.notes)
     except BaseException:
         project.close()
         raise

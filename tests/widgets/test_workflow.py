@@ -626,6 +626,9 @@ def test_other_kinds_of_arrays_are_taken(
     window.dock.start.click()
     window.until(lambda: window.desk.annotation is not None)
     np.testing.assert_array_equal(window.work.scene().image, array.astype(np.float32))
+    assert "Check left and right" in window.dock.said.text()
+    assert window.desk.project is not None
+    assert "assumed" in window.desk.project.case("case_001").notes[0]
 
 
 def test_a_new_project_is_what_was_entered(qtbot: Any, tmp_path: Path) -> None:

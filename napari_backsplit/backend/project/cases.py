@@ -31,6 +31,8 @@ class Request:
         Bring channels on other grids to that of the first.
     reading
         How the images are read.
+    notes
+        What is to be known of the images, one sentence each; kept with the case.
     """
 
     images: Mapping[str, Path]
@@ -39,6 +41,7 @@ class Request:
     test: bool = False
     resample: bool = False
     reading: imagery.Reading = imagery.AS_STORED
+    notes: tuple[str, ...] = ()
 
     def completed(self, schema: Schema) -> Request:
         """Put the images in the order of the channels, and name what has no name.
@@ -129,7 +132,7 @@ def _case(
         grid=Grid.of(next(iter(loaded.values())).volume.geometry),
         test=test,
         missing_channels=tuple(c for c in schema.channel_names if c not in placed),
-        notes=(*_notes(loaded, placed), *note),
+        notes=(*request.notes, *_notes(loaded, placed), *note),
     )
 
 

@@ -181,6 +181,7 @@ class Project(ProjectReader):
         test: bool = False,
         resample: bool = False,
         reading: Reading = AS_STORED,
+        notes: Sequence[str] = (),
     ) -> Case:
         """Add a case under a neutral id and link its images to neutral names.
 
@@ -197,6 +198,8 @@ class Project(ProjectReader):
             Bring channels on other grids to that of the first, and note it.
         reading : Reading
             How DICOM series are read: with their tilt corrected, as SUV; noted too.
+        notes : sequence of str
+            What is to be known of the images; kept with the case. Never a path or a name.
 
         Raises
         ------
@@ -206,7 +209,7 @@ class Project(ProjectReader):
             The case, or an image of it, is in the project already.
         """
         paths = {channel: Path(path) for channel, path in images.items()}
-        request = Request(paths, name, patient, test, resample, reading)
+        request = Request(paths, name, patient, test, resample, reading, tuple(notes))
         with self._writing("the case"):
             private = read_private(self.folder)
             with added(self.folder, self._schema, private, request) as (schema, grown, case):
