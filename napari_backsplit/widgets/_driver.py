@@ -35,7 +35,6 @@ class Order:
     prompt: AnyPrompt
     channel: str
     since: float = field(default_factory=time.monotonic)
-    began: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def goes_to(self, annotation: Annotation, structure: str) -> bool:
@@ -78,11 +77,6 @@ class EngineDriver(QObject):
         self._lane = Lane(hop, lambda error: self._fell(None, error), name)
         self._closed = False
 
-    @property
-    def present(self) -> Order | None:
-        """The prompt that is being answered, if any."""
-        return next((order for order in self.orders if order.began is not None), None)
-
     def warm_up(self) -> None:
         """Start the engine before the first prompt asks for it."""
         self._show("starting", "starting")
@@ -121,8 +115,6 @@ class EngineDriver(QObject):
     def _work(self, order: Order) -> Outcome:
         if order.stop.is_set():
             raise EngineCancelled
-        order.began = time.monotonic()
-        self._hop.call(self.changed.emit)
         about = self._ready()
         assert self._engine is not None
         return order.annotation.prompt(

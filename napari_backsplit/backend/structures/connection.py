@@ -57,11 +57,6 @@ class Reached:
     licence: str
 
 
-def is_elsewhere(settings: EngineSettings) -> bool:
-    """Whether images leave this machine; so they do by a tunnel, whose near end is loopback."""
-    return settings.where == "elsewhere"
-
-
 def is_loopback(url: str) -> bool:
     """Whether an address is this machine's own."""
     host = _parsed(url).host

@@ -23,7 +23,7 @@ def server_of(engine: str, settings: EngineSettings) -> str:
 
     A tunnel's near end is an address of this machine; what goes in leaves it all the same.
     """
-    if engine != "nninteractive" or settings.where == "here":
+    if engine != "nninteractive" or not settings.is_elsewhere:
         return ""
     return urlsplit(settings.url).netloc.rpartition("@")[2] or settings.url
 

@@ -32,7 +32,7 @@ class Step:
     Attributes
     ----------
     tool : str
-        The engine, "paint", "adopt", "clear".
+        The engine; "paint" for a stroke or a clearing; "prediction" for an adopted one.
     prompt : Prompt, optional
         What the engine was asked.
     about : About

@@ -151,7 +151,7 @@ class NNInteractive:
         return self._lease
 
     def _reach(self, cancelled: Callable[[], bool]) -> _Address:
-        if self.settings.where == "elsewhere":
+        if self.settings.is_elsewhere:
             url = connection.checked_url(self.settings)
             self._tell("connecting to the server")
             _awaited(_called(lambda: connection.reach(url, self.settings.key)), cancelled)
@@ -224,7 +224,7 @@ def _look_here(settings: EngineSettings) -> tuple[str, str]:
 
 
 def _look_elsewhere(settings: EngineSettings) -> tuple[str, str] | None:
-    if not connection.is_elsewhere(settings):
+    if not settings.is_elsewhere:
         return None
     return f"as served by {connection.shown(connection.checked_url(settings))}", ""
 

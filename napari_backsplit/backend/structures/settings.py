@@ -39,6 +39,11 @@ class EngineSettings(Value):
         False, description="Allow a server elsewhere without HTTPS: images go unprotected."
     )
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether images leave this machine; so they do by a tunnel, whose near end is loopback."""
+        return self.where == "elsewhere"
+
 
 def settings_file() -> Path:
     """Return where the settings are kept."""

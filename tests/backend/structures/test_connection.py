@@ -242,5 +242,5 @@ def test_https_a_tunnel_or_an_explicit_word_is_enough(url: str, insecure: bool) 
 
 
 def test_a_tunnel_leads_elsewhere_too() -> None:
-    assert connection.is_elsewhere(elsewhere("http://127.0.0.1:1527"))
-    assert not connection.is_elsewhere(EngineSettings(url="https://gpu.example"))
+    assert elsewhere("http://127.0.0.1:1527").is_elsewhere
+    assert not EngineSettings(url="https://gpu.example").is_elsewhere
