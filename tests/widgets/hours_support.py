@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -92,9 +93,14 @@ def main(folder: Path, minutes: float, engine: str) -> None:
     if engine == "cubes":
         from tests.widgets.conftest import GatedCubes
 
+        class ForgetfulCubes(GatedCubes):
+            def segment(self, *asked: Any) -> Any:
+                self.requests.clear()
+                return super().segment(*asked)
+
         GatedCubes.gate.set()
         engines.ENGINES = {"cubes": "tests:Cubes"}
-        engines._class = lambda name: GatedCubes
+        engines._class = lambda name: ForgetfulCubes
     write_settings(EngineSettings(model_folder=str(MODEL), device="cpu", threads=1))
     screen = Screen()
     screen.until(lambda: screen.desk.driver is not None, what="engine")
