@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from napari_backsplit.backend.structures.prompts import Bounds, slices
 from napari_backsplit.backend.volume import Volume
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._layers import (
+    LayerData,
     Placement,
     flip_bounds,
     flip_index,
@@ -27,6 +28,7 @@ from napari_backsplit.widgets._layers import (
     placement,
     refresh_bounds,
     shown,
+    widen_range,
 )
 from napari_backsplit.widgets._orientation import orient, show_plane
 from napari_backsplit.widgets._strokes import stroke_of
@@ -42,7 +44,8 @@ class CaseLayers(QObject):
     """Shows the desk's case in a viewer, and tells the desk what is painted.
 
     A layer that a person removes comes back when its structure is chosen again; renaming one does
-    no harm. Layers that are not ours are left alone.
+    no harm. Layers that are not ours are left alone. The layers stay from case to case of a
+    project: napari takes seconds to remove and add them.
     """
 
     added = Signal(object)
@@ -58,7 +61,7 @@ class CaseLayers(QObject):
         self._place: Placement | None = None
         self._ours = False
         desk.case_changed.connect(self.show_case)
-        desk.project_changed.connect(self._show_structures)
+        desk.project_changed.connect(self._show_project)
         desk.structure_selected.connect(self._select)
         desk.structure_changed.connect(self._refresh)
         viewer.layers.events.removed.connect(self._removed)
@@ -75,19 +78,18 @@ class CaseLayers(QObject):
 
     def show_case(self) -> None:
         """Show the desk's case in place of the one before."""
-        self._take_away()
         self._annotation = annotation = self._desk.annotation
         if annotation is None:
+            self._put_aside()
             return
-        first = not len(self._viewer.layers)
+        alone = all(layer in self._all() for layer in self._viewer.layers)
         self._place = placement(annotation.grid)
         with self._by_us():
-            for channel in annotation.channels():
-                self._images[channel] = self._add(_channel(annotation, channel, self._desk))
+            self._show_channels(annotation)
             self._show_structures()
-            self._add_prompts()
+            self._show_space()
         orient(self._viewer)
-        if first:
+        if alone:
             show_plane(self._viewer, "axial")
             self._viewer.reset_view()
         self._to_the_middle()
@@ -120,18 +122,41 @@ class CaseLayers(QObject):
 
     # ------------------------------------------------------------------ layers come and go
 
+    def _show_project(self) -> None:
+        if self._desk.project is None:
+            self._take_away()
+        self._show_structures()
+
+    def _show_channels(self, annotation: Annotation) -> None:
+        known, self._images = self._images, {}
+        for channel in annotation.channels():
+            data = _channel(annotation, channel, self._desk)
+            layer = known.pop(channel, None)
+            if layer in self._viewer.layers:
+                _exchange(layer, data)
+            else:
+                layer = self._add(data)
+                self._viewer.layers.move(len(self._viewer.layers) - 1, 0)
+            self._images[channel] = layer
+        self._remove(known.values())
+
     def _show_structures(self) -> None:
         annotation = self._annotation
         if annotation is None or annotation is not self._desk.annotation:
             return
         for structure in self._desk.structures():
-            if structure.name not in self._labels:
-                self._add_labels(structure.name, structure.colour)
+            self._show_labels(annotation, structure.name, structure.colour)
         self._raise_prompts()
 
-    def _add_labels(self, name: str, colour: str) -> None:
-        assert self._annotation is not None
-        data = labels_layer(self._annotation.mask(name), self._annotation.grid, name, colour)
+    def _show_labels(self, annotation: Annotation, name: str, colour: str) -> None:
+        mask, layer = annotation.mask(name), self._labels.get(name)
+        if layer is None:
+            self._add_labels(name, labels_layer(mask, annotation.grid, name, colour))
+        elif not np.shares_memory(layer.data, mask):
+            _exchange(layer, labels_layer(mask, annotation.grid, name, colour))
+            layer._reset_history()  # strokes of another case
+
+    def _add_labels(self, name: str, data: LayerData) -> None:
         layer = self._add(data)
         assert isinstance(layer, Labels)
         layer.selected_label = 1
@@ -140,6 +165,18 @@ class CaseLayers(QObject):
         layer.events.selected_label.connect(lambda event: _keep_label(layer))
         layer.events.data.connect(lambda event: self._exchanged(layer, name))
         self._labels[name] = layer
+
+    def _show_space(self) -> None:
+        """Put the layers of prompts where the case lies."""
+        assert self._place is not None
+        for layer in (self._points, self._drawn):
+            if layer is not None:
+                _move(layer, self._place.scale, self._place.translate)
+                layer.visible = True
+        if self._points is None or self._drawn is None:
+            self._remove((self._points, self._drawn))
+            self._add_prompts()
+        self._show_prompts()
 
     def _add_prompts(self) -> None:
         assert self._place is not None
@@ -153,20 +190,32 @@ class CaseLayers(QObject):
         points = {"name": "prompts", "symbol": "cross", **space}
         self._points = self._add((np.empty((0, 3)), points, "points"))
         self._drawn = self._add(([], {"name": "drawn", **space}, "shapes"))
-        self._show_prompts()
 
-    def _add(self, data: tuple[Any, dict[str, Any], str]) -> Any:
+    def _add(self, data: LayerData) -> Any:
         with self._by_us():
             layer = self._viewer.add_layer(Layer.create(*data))
         self.added.emit(layer)
         return layer
 
-    def _take_away(self) -> None:
+    def _all(self) -> list[Layer]:
         ours = [*self._images.values(), *self._labels.values(), self._points, self._drawn]
+        return [layer for layer in ours if layer is not None]
+
+    def _put_aside(self) -> None:
+        """Hide the layers of a case that was left, until another one is shown in them."""
+        self._annotation = self._place = None
+        for layer in self._all():
+            layer.visible = layer.editable = False
+
+    def _take_away(self) -> None:
+        ours = self._all()
         self._images, self._labels, self._points, self._drawn = {}, {}, None, None
         self._annotation = self._place = None
+        self._remove(ours)
+
+    def _remove(self, layers: Iterable[Layer | None]) -> None:
         with self._by_us():
-            for layer in ours:
+            for layer in layers:
                 if layer is not None and layer in self._viewer.layers:
                     self._viewer.layers.remove(layer)
 
@@ -207,7 +256,7 @@ class CaseLayers(QObject):
         if self._annotation is None or structure is None:
             return
         if name not in self._labels:
-            self._add_labels(name, structure.colour)
+            self._show_labels(self._annotation, name, structure.colour)
             self._raise_prompts()
         for other, layer in self._labels.items():
             layer.editable = other == name and self._desk.can_change(other)
@@ -301,7 +350,27 @@ class CaseLayers(QObject):
             self._desk.record(name, bounds, difference)
 
 
-def _channel(annotation: Annotation, channel: str, desk: Desk) -> tuple[Any, dict[str, Any], str]:
+def _exchange(layer: Layer, data: LayerData) -> None:
+    """Show something else in a layer; `data` is what it would be made of."""
+    array, look, _ = data
+    layer.data = array
+    _move(layer, look["scale"], look["translate"])
+    layer.name, layer.metadata = look["name"], look["metadata"]
+    if "contrast_limits" in look:
+        layer.contrast_limits_range = look["contrast_limits"]
+        layer.contrast_limits = look["contrast_limits"]
+        widen_range(layer)
+    layer.visible = True
+
+
+def _move(layer: Layer, scale: Any, translate: Any) -> None:
+    if not np.array_equal(layer.scale, scale):
+        layer.scale = scale
+    if not np.array_equal(layer.translate, translate):
+        layer.translate = translate
+
+
+def _channel(annotation: Annotation, channel: str, desk: Desk) -> LayerData:
     assert desk.project is not None
     known = {c.name: c.modality for c in desk.project.schema.channels}
     volume = Volume(annotation.scene(channel).image, annotation.grid)
