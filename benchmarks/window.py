@@ -137,6 +137,7 @@ class Own:
         """Wrap every function of our widgets, and what they ask napari to do."""
         from napari.components import Dims, LayerList, ViewerModel
         from napari.layers import Image, Labels, Layer, Points, Shapes
+        from napari.utils.events.containers._selection import Selection
 
         from napari_backsplit.widgets import (
             _case_layers,
@@ -163,6 +164,7 @@ class Own:
                 function = self.timed(getattr(owner, name), f"napari {name}", "napari")
                 setattr(owner, name, function)
         Layer.create = self.timed(Layer.create, "Layer.create", "napari")
+        self._wrap_setter(Selection, "active")
         for owner in (Image, Labels, Points, Shapes):
             for name in (
                 "data",
@@ -175,6 +177,11 @@ class Own:
                 "border_color",
                 "colormap",
                 "contrast_limits",
+                "contrast_limits_range",
+                "scale",
+                "translate",
+                "name",
+                "metadata",
                 "selected_data",
             ):
                 self._wrap_setter(owner, name)

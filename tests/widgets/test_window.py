@@ -50,6 +50,7 @@ def test_opening_the_dock_takes_a_second_at_most_and_calls_nobody(
     assert min(facts["dock_s"]) <= SECONDS_TO_OPEN, "of this process or by the clock"
 
 
+@pytest.mark.xfail(strict=True, reason="the tiny model has not seen the phantom yet")
 def test_two_clicks_find_the_kidneys(session: Facts) -> None:
     assert (after(session, "opened")["light"], after(session, "opened")["engine"]) == (
         "ready",
