@@ -1,4 +1,4 @@
-"""Take the screenshots of docs/structures.md: a real window, real clicks, the embedded engines.
+"""Take the screenshots of docs/structures.md: a real window, the sample, the embedded engine.
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images
 
@@ -23,14 +23,9 @@ import numpy as np  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
 from napari_backsplit.backend.structures.prompts import Box, Point  # noqa: E402
-from napari_backsplit.backend.structures.settings import (  # noqa: E402
-    EngineSettings,
-    write_settings,
-)
 from napari_backsplit.widgets._orientation import show_plane  # noqa: E402
 from napari_backsplit.widgets.workflow import BackSplitWidget  # noqa: E402
 
-MODEL = Path(__file__).parents[1] / "tests" / "models" / "nninteractive-tiny"
 KIDNEYS = ((27, 57, 72), (30, 60, 24))
 WAIT_S = 120
 
@@ -53,12 +48,10 @@ def shoot(viewer: napari.Viewer, file: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    write_settings(EngineSettings(model_folder=str(MODEL), device="cpu", threads=1))
     viewer = napari.Viewer()
     viewer.window.resize(1280, 800)
     _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")
     assert isinstance(dock, BackSplitWidget)
-    shoot(viewer, folder / "start.png")
     dock.open_sample()
     wait(lambda: dock.desk.annotation and dock.desk.driver)
     wait(lambda: dock.desk.driver.light == "ready")
@@ -71,7 +64,6 @@ def main(folder: Path) -> None:
     shoot(viewer, folder / "structures.png")
     dock.desk.accept()
     wait(lambda: dock.desk.structure == "liver")
-    dock.desk.use_engine("seeded")
     dock.tools.choose("box")
     show_plane(viewer, "coronal")
     viewer.dims.set_point(1, place.to_world((55, 40, 28))[1])

@@ -46,7 +46,7 @@ from napari_backsplit.backend.structures.seeded_rim import refine
 Drawn = Point | Box | Scribble | Lasso
 T = TypeVar("T")
 MODEL = "curvature flow, like intensity cut at necks, local contrast at the rim"
-TITLE = "Seeded (classical, no download)"
+TITLE = "Seeded (classical)"
 SEEDS = 5
 TILES, REGIONS = 6, 256
 AGREED, GIANT = 0.6, 2.0
