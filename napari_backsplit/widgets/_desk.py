@@ -139,13 +139,14 @@ class Desk(QObject):
         InputError
             Nothing of the text can be used as a name.
         """
-        project, name = self.project, neutral(text)
+        project, annotation, name = self.project, self.annotation, neutral(text)
         if project is None:
             return
         if name in (s.name for s in project.schema.structures):
             self.select(name)
         else:
-            self.files.do(lambda: _added(project, name), lambda _: self._has_structure(name))
+            add = partial(_added, project, name, annotation)
+            self.files.do(add, lambda _: self._has_structure(name))
 
     def structures(self) -> tuple[Structure, ...]:
         """Return the project's structures, supports first: those are what is clicked most."""
@@ -473,10 +474,13 @@ def _opened(project: Project) -> tuple[Project, Standings]:
     return project, survey(project)
 
 
-def _added(project: Project, name: str) -> None:
+def _added(project: Project, name: str, annotation: Annotation | None) -> None:
+    """Add a structure, and begin its mask in the case that is open: its layer will show it."""
     schema = project.schema
     support = structure_named(name, [s.colour for s in schema.structures])
     project.set_supports([*schema.supports, support])
+    if annotation is not None:
+        annotation.mask(name)
 
 
 def _loaded(project: Project, case: str) -> Annotation:
