@@ -64,7 +64,7 @@ def dice(reference: Mask, prediction: Mask) -> float:
 
 def test_it_is_ready_without_anything_and_says_what_it_is() -> None:
     state = Seeded.look(EngineSettings())
-    assert (state.state, state.title) == ("ready", "Seeded (classical, no download)")
+    assert (state.state, state.title) == ("ready", "Seeded (classical)")
     engine = make_engine("seeded", EngineSettings())
     told: list[str] = []
     about = engine.start(told.append)
