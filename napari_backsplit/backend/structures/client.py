@@ -31,6 +31,9 @@ from napari_backsplit.backend.structures.prompts import (
 PREDICTION_S = 1800.0
 """Longest wait for a prediction: minutes pass on a CPU with a large model."""
 
+CHUNK_BYTES = 4 * 2**20
+"""What an image is cut into to be compressed and sent: 20 ms each."""
+
 Mask = NDArray[np.bool_]
 _IMPORT = threading.Lock()
 
@@ -86,6 +89,9 @@ def _session_class(http: Any) -> Any:
     """
     with _IMPORT, without_torch():
         official = import_module("nnInteractive.inference.remote.remote_session")
+    # A chunk is compressed with Python's lock held, which stops every other thread, a window's too.
+    serialization: Any = import_module("nnInteractive.inference.remote.serialization")
+    serialization._CHUNK_SIZE = CHUNK_BYTES
     session_class = official.nnInteractiveRemoteInferenceSession
     constructor = session_class.__init__
     scope = {**vars(official), "httpx": http}
