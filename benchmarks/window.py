@@ -335,8 +335,8 @@ def session(screen, own, loop, shape):
         for n in range(3):
             with action(f"{tool}, answer"):
                 screen.drag(circle(shape, z, 40 + 10 * n))
-    for n in range(10):
-        with action("lasso after 20 prompts, answer"):
+    for n in range(4):
+        with action("lasso after 15 prompts, answer"):
             screen.drag(circle(shape, z, 30 + n))
     tools.choose("paint")
     for _ in range(3):
@@ -400,14 +400,22 @@ def measure(folder, shape, predict_s, real):
         own.action = "idle"
         with loop.during("idle"):
             screen.rest(8)
+        with loop.during("idle, scrolled through slices"):
+            for n in range(20):
+                screen.look_at(shape[0] // 2 + n)
+                screen.rest(0.05)
         session(screen, own, loop, shape)
         screen.desk.select("liver")
         screen.rest(5)
         own.action = "a prediction of 5 s"
-        with loop.during("a prediction runs"):
-            balls_class.wait_s = predict_s
-            for n in range(2):
+        balls_class.wait_s = predict_s
+        for n in range(2):
+            with loop.during("a click is sent"):
                 screen.click((shape[0] // 2, shape[1] // 2, shape[2] // 2 + 9 * n))
+                screen.rest(0.1)
+            with loop.during("a prediction runs"):
+                screen.rest(predict_s - 0.5)
+            with loop.during("its answer is shown"):
                 screen.done()
         if real:
             with_server(screen, own, loop, shape)

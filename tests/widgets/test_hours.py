@@ -56,6 +56,7 @@ def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         sys.stdout.write(row.format(**sample) + "\n")
     warm = [s["mb"] for s in samples if 0.1 <= s["minutes"] / MINUTES <= 0.3]
     end = [s["mb"] for s in samples if s["minutes"] / MINUTES >= 0.8]
+    assert warm, f"{len(samples)} cases in {MINUTES} minutes: set BACKSPLIT_SOAK_MINUTES higher"
     growth = median(end) / median(warm) - 1
     sys.stdout.write(f"{median(warm):.1f} MB after warm-up, {growth:+.1%} at the end\n")
     assert growth < GROWTH
