@@ -50,9 +50,7 @@ def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     told = on_a_virtual_display(code, tmp_path, timeout_s=600 + 90 * MINUTES)
     samples = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     for sample in samples:
-        row = (
-            "{minutes:6.1f} min  case {case:4.0f}  napari {mb:7.1f} MB  server {server_mb:7.1f}"
-        )
+        row = "{minutes:6.1f} min  case {case:4.0f}  napari {mb:7.1f} MB  server {server_mb:7.1f}"
         sys.stdout.write(row.format(**sample) + "\n")
     warm = [s["mb"] for s in samples if 0.1 <= s["minutes"] / MINUTES <= 0.3]
     end = [s["mb"] for s in samples if s["minutes"] / MINUTES >= 0.8]
