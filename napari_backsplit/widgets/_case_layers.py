@@ -111,8 +111,9 @@ class CaseLayers(QObject):
         overlays = self._viewer.canvas.overlays
         if BUSY not in overlays:
             overlays[BUSY] = TextOverlay(position="top_left", font_size=11, box=True)
-        overlays[BUSY].text = words
-        overlays[BUSY].visible = bool(words)
+        if overlays[BUSY].text != words:
+            overlays[BUSY].text = words
+            overlays[BUSY].visible = bool(words)
 
     def close(self) -> None:
         """Take our layers and words out of the viewer."""
@@ -154,7 +155,8 @@ class CaseLayers(QObject):
             self._add_labels(name, labels_layer(mask, annotation.grid, name, colour))
         elif not np.shares_memory(layer.data, mask):
             _exchange(layer, labels_layer(mask, annotation.grid, name, colour))
-            layer._reset_history()  # strokes of another case
+            # Strokes of another case; napari has no public way to forget them.
+            getattr(layer, "_reset_history", lambda: None)()
 
     def _add_labels(self, name: str, data: LayerData) -> None:
         layer = self._add(data)

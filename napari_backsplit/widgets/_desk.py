@@ -308,15 +308,18 @@ class Desk(QObject):
         for lane in (self.scribe, self.files):
             lane.close()
 
-    def busy(self) -> tuple[str, bool]:
-        """Return what is going on, "" for nothing, and whether it takes long enough to be shown."""
+    def busy(self) -> tuple[str, str, bool]:
+        """Return what is going on, for how long, and whether that is worth showing.
+
+        What is going on is "" for nothing.
+        """
         orders = self.engines.orders()
         if not orders:
-            return (f"{self.opening}…", True) if self.opening else ("", False)
+            return (f"{self.opening}…", "", True) if self.opening else ("", "", False)
         seconds = time.monotonic() - orders[0].since
         long = f" {seconds:.0f} s" if seconds >= LONG_S else ""
         more = f", {len(orders) - 1} waiting" if len(orders) > 1 else ""
-        return f"{orders[0].structure}…{long}{more}", seconds > SHORT_S
+        return f"{orders[0].structure}…", f"{long}{more}", seconds > SHORT_S
 
     # ------------------------------------------------------------------ inside
 

@@ -445,11 +445,11 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
     # ------------------------------------------------------------------ busy
 
     def _show_busy(self) -> None:
-        words, waits = self._desk.busy()
-        self.busy.setText(words)
+        words, more, waits = self._desk.busy()
+        self.busy.setText(f"{words}{more}")
         self.busy_row.setVisible(waits)
         self.cancel.setVisible(bool(self._desk.engines.orders()))
-        self._layers.say(words if waits else "")
+        self._layers.say(words if waits else "")  # not how long: that draws the canvas again
         if words and not self._tick.isActive():
             self._tick.start()
         elif not words:

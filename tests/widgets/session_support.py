@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.backend.structures import ellipsoid
+
 MODEL = Path(__file__).parents[1] / "models" / "nninteractive-tiny"
 
 
@@ -103,8 +105,19 @@ def innermost(mask: Any) -> list[tuple[int, int, int]]:
     return found
 
 
-def dice(a: Any, b: Any) -> float:
-    return float(2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b)))
+def plain_phantom(folder: Path) -> Path:
+    """Make a project of one noisy image with an organ that stands out; return its folder."""
+    from napari_backsplit.backend.geometry import from_parts
+    from napari_backsplit.backend.project import Project
+    from napari_backsplit.backend.volume import Volume, write_volume
+
+    scene = ellipsoid.organ().scene
+    grid = from_parts(ellipsoid.SHAPE, scene.spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
+    file = folder.with_name("plain.nii.gz")
+    write_volume(Volume(scene.image, grid), file)
+    with Project.create(folder, "plain", ["CT"], ["lesion"], ["kidney"]) as project:
+        project.add_case({"CT": file}, name="plain")
+    return folder
 
 
 def first_session() -> None:
@@ -137,7 +150,7 @@ def first_session() -> None:
     for at in innermost(kidney):
         screen.look_at(at[0])
         screen.click(at)
-        now("kidney", dice=dice(screen.work.mask("kidney").view(bool), kidney))
+        now("kidney")
     screen.desk.select("liver")
     middle = innermost(truth("liver"))[0]
     screen.look_at(middle[0])
@@ -168,6 +181,16 @@ def first_session() -> None:
     screen.dock.open_project(folder)
     screen.opened(case)
     now("opened again")
+    screen.dock.open_project(plain_phantom(folder.parent / "plain"))
+    screen.until(lambda: screen.desk.project.folder != folder, what="phantom")
+    screen.opened()
+    z, y, x = ellipsoid.CENTRE
+    screen.look_at(z)
+    for at in ((z, y, x), (z, y + 6, x)):
+        screen.click(at)
+        screen.done()
+        found = screen.work.mask("kidney").view(bool)
+        tell(step="two clicks", dice=ellipsoid.dice(found, ellipsoid.organ().mask))
     tell(step="servers", pids=[child.pid for child in psutil.Process().children(recursive=True)])
     screen.close()
 

@@ -31,8 +31,8 @@ from napari_backsplit.backend.structures.prompts import (
 PREDICTION_S = 1800.0
 """Longest wait for a prediction: minutes pass on a CPU with a large model."""
 
-CHUNK_BYTES = 4 * 2**20
-"""What an image is cut into to be compressed and sent: 20 ms each."""
+CHUNK_BYTES = 2**19
+"""What an image is cut into to be compressed and sent: some 3 ms each."""
 
 Mask = NDArray[np.bool_]
 _IMPORT = threading.Lock()
