@@ -186,7 +186,7 @@ def first_session() -> None:
     screen.opened()
     z, y, x = ellipsoid.CENTRE
     screen.look_at(z)
-    for at in ((z, y, x), (z, y + 6, x)):
+    for at in ((z, y, x - 4), (z, y, x + 4)):
         screen.click(at)
         screen.done()
         found = screen.work.mask("kidney").view(bool)
