@@ -111,7 +111,7 @@ def plain_phantom(folder: Path) -> Path:
     from napari_backsplit.backend.project import Project
     from napari_backsplit.backend.volume import Volume, write_volume
 
-    scene = ellipsoid.organ().scene
+    scene = ellipsoid.organ(radii=ellipsoid.LARGE).scene
     grid = from_parts(ellipsoid.SHAPE, scene.spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
     file = folder.with_name("plain.nii.gz")
     write_volume(Volume(scene.image, grid), file)
@@ -184,13 +184,13 @@ def first_session() -> None:
     screen.dock.open_project(plain_phantom(folder.parent / "plain"))
     screen.until(lambda: screen.desk.project.folder != folder, what="phantom")
     screen.opened()
-    z, y, x = ellipsoid.CENTRE
+    (z, y, x), organ = ellipsoid.CENTRE, ellipsoid.organ(radii=ellipsoid.LARGE).mask
     screen.look_at(z)
     for at in ((z, y, x - 4), (z, y, x + 4)):
         screen.click(at)
         screen.done()
         found = screen.work.mask("kidney").view(bool)
-        tell(step="two clicks", dice=ellipsoid.dice(found, ellipsoid.organ().mask))
+        tell(step="two clicks", dice=ellipsoid.dice(found, organ))
     tell(step="servers", pids=[child.pid for child in psutil.Process().children(recursive=True)])
     screen.close()
 

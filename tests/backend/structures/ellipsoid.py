@@ -18,6 +18,7 @@ AnyPrompt = Point | Box | Scribble | Lasso
 SHAPE = (48, 72, 64)
 CENTRE = (22, 36, 30)
 RADII = (9, 15, 11)
+LARGE = (13, 18, 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +27,10 @@ class Organ:
     mask: Mask
 
 
-def organ(key: str = "organ", seed: int = 0) -> Organ:
+def organ(key: str = "organ", seed: int = 0, radii: tuple[int, ...] = RADII) -> Organ:
     """Draw an ellipsoid 130 HU above its surroundings, a neighbour and noise of 12 HU."""
     rng = np.random.default_rng(seed)
-    mask, neighbour = _inside(CENTRE, RADII), _inside((36, 60, 54), (7, 8, 6))
+    mask, neighbour = _inside(CENTRE, radii), _inside((36, 60, 54), (7, 8, 6))
     image = rng.normal(scale=12, size=SHAPE).astype(np.float32)
     image[mask] += 130
     image[neighbour] -= 90
