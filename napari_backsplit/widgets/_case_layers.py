@@ -225,14 +225,21 @@ class CaseLayers(QObject):
         """Note that a person took a layer away; the mask behind it is safe."""
         if self._ours:
             return
-        for name in [n for n, layer in self._labels.items() if layer is event.value]:
+        there = set(self._viewer.layers)
+        for name in [n for n, layer in self._labels.items() if layer not in there]:
             del self._labels[name]
-            self._desk.told.emit(
-                f"The layer of {name} was removed; its mask is safe. Choose {name} to see it again."
-            )
-        if event.value in (self._points, self._drawn):
-            self._points = self._points if event.value is not self._points else None
-            self._drawn = self._drawn if event.value is not self._drawn else None
+            self._desk.told.emit(f"The layer of {name} was removed; its mask is safe.")
+        self._points = self._points if self._points in there else None
+        self._drawn = self._drawn if self._drawn in there else None
+
+    def _show_again(self, name: str) -> None:
+        """Give a structure that is worked on its layer back."""
+        structure = next((s for s in self._desk.structures() if s.name == name), None)
+        if structure is None or self._annotation is None or name in self._labels:
+            return
+        self._show_labels(self._annotation, name, structure.colour)
+        self._show_space()
+        self._raise_prompts()
 
     def _exchanged(self, layer: Labels, name: str) -> None:
         """Show the mask again in a layer that was given another array."""
@@ -254,18 +261,17 @@ class CaseLayers(QObject):
     # ------------------------------------------------------------------ what is shown
 
     def _select(self, name: str) -> None:
-        structure = next((s for s in self._desk.structures() if s.name == name), None)
-        if self._annotation is None or structure is None:
+        self._show_again(name)
+        if self._annotation is None or name not in self._labels:
             return
-        if name not in self._labels:
-            self._show_labels(self._annotation, name, structure.colour)
-            self._raise_prompts()
         for other, layer in self._labels.items():
             layer.editable = other == name and self._desk.can_change(other)
         self._viewer.layers.selection.active = self._labels[name]
         self._show_prompts()
 
     def _refresh(self, name: str, bounds: Bounds | None) -> None:
+        if bounds is not None and name == self._desk.structure:
+            self._show_again(name)
         layer = self._labels.get(name)
         if layer is None or self._annotation is None:
             return

@@ -257,16 +257,18 @@ class Desk(QObject):
         what = annotation.case, structure
         self._accepting.add(what)
         self.structure_changed.emit(structure, None)
-        accepted = self.scribe.do(
+        self.scribe.do(
             lambda: annotation.accept(structure),
             lambda _: self._accepted(annotation, structure),
+            lambda error: self._not_accepted(annotation, structure, error),
         )
-        accepted.add_done_callback(lambda _: self._accepting.discard(what))
 
     def can_change(self, structure: str) -> bool:
         """Whether prompts and strokes may change a structure of the open case."""
         annotation = self.annotation
-        if annotation is None or (annotation.case, structure) in self._accepting:
+        if annotation is None or annotation.project.read_only:
+            return False
+        if (annotation.case, structure) in self._accepting:
             return False
         return not annotation.locked(structure)
 
@@ -429,6 +431,7 @@ class Desk(QObject):
 
     def _accepted(self, annotation: Annotation, structure: str) -> None:
         """Go on to the next structure, where the person has not gone on already."""
+        self._accepting.discard((annotation.case, structure))
         self.structure_changed.emit(structure, None)
         if annotation is not self.annotation or structure != self.structure:
             return
@@ -438,6 +441,11 @@ class Desk(QObject):
             self.select(supports[0])
         words = "Take up the next structure." if supports else "All supports are done: next case."
         self.told.emit(f"{structure} is accepted and locked. {words}")
+
+    def _not_accepted(self, annotation: Annotation, structure: str, error: BaseException) -> None:
+        self._accepting.discard((annotation.case, structure))
+        self.structure_changed.emit(structure, None)
+        self.failed.emit(error)
 
     def _warm_up(self) -> None:
         driver, annotation = self.driver, self.annotation

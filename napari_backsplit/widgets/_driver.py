@@ -75,7 +75,7 @@ class EngineDriver(QObject):
         self._make, self._hop = make, hop
         self._engine: Engine | None = None
         self._lane = Lane(hop, lambda error: self._fell(None, error), name)
-        self._closed = False
+        self._closed = self._was_ready = False
 
     def warm_up(self) -> None:
         """Start the engine before the first prompt asks for it."""
@@ -110,6 +110,7 @@ class EngineDriver(QObject):
         if self._engine is None:
             self._engine = self._make(self.name, self.settings)
         self.about = self._engine.start(self._tell)
+        self._was_ready = True
         return self.about
 
     def _work(self, order: Order) -> Outcome:
@@ -149,7 +150,10 @@ class EngineDriver(QObject):
         if isinstance(error, EngineCancelled):
             self._show("ready", "")
         elif isinstance(error, BackSplitError) and not _is_the_engines(error):
-            self._show("ready" if self._engine else "off", "")
+            # Where it never was ready, what is wrong is its own: a model folder, a device.
+            self._show(
+                "ready" if self._was_ready else "failed", "" if self._was_ready else str(error)
+            )
         else:
             self._show("failed", str(error) or type(error).__name__)
         self.failed.emit(order, error)

@@ -209,6 +209,7 @@ class EngineDialog(QDialog):
     def _say(self, button: QPushButton, words: str) -> None:
         button.setEnabled(True)
         self.said.setText(words)
+        self.adjustSize()
 
     def done(self, result: int) -> None:
         """End what is on its way (called by Qt)."""

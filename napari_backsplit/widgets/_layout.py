@@ -37,7 +37,15 @@ def swatch(colour: str) -> QIcon:
     """Return a small square of a colour."""
     pixmap = QPixmap(12, 12)
     pixmap.fill(QColor(colour))
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # the same colour where its row is chosen
+    return icon
+
+
+def short(name: str, letters: int = 28) -> str:
+    """Return a name that is not longer than some letters, its middle left out."""
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
 
 
 def bold(text: str) -> QLabel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.backend.project import Project, Structure
 from napari_backsplit.backend.structures.vocabulary import neutral, structure_named
 from napari_backsplit.widgets._layout import in_row
 from napari_backsplit.widgets._starting import IMAGES
@@ -36,7 +38,7 @@ class NewProject(QDialog):
         self.channel.addItems(["CT", "MR", "PET"])
         self.lesion = QLineEdit("lesion")
         self.supports = QLineEdit("kidney")
-        self.supports.setToolTip("Organs and tissues around the lesion, separated by commas")
+        self.supports.setToolTip("Organs and tissues around the lesion, with commas between")
         self.files: list[Path] = []
         self.chosen = QLabel("none yet")
         form = QFormLayout(self)
@@ -48,8 +50,11 @@ class NewProject(QDialog):
         buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
-        buttons.accepted.connect(self.accept)
+        buttons.accepted.connect(self._check)
         buttons.rejected.connect(self.reject)
+        self.said = QLabel()
+        self.said.setWordWrap(True)
+        form.addRow(self.said)
         form.addRow(buttons)
         self.resize(480, self.sizeHint().height())
 
@@ -61,13 +66,9 @@ class NewProject(QDialog):
         InputError, ProjectError
             A name or an image cannot be used, or the folder is not empty.
         """
-        supports: list[Any] = []
-        for text in filter(str.strip, self.supports.text().split(",")):
-            taken = [support.colour for support in supports]
-            supports.append(structure_named(neutral(text), taken))
+        target, supports = self._structures()
         folder = Path(self.folder.text()).expanduser()
         channel = self.channel.currentText().strip()
-        target = neutral(self.lesion.text())
         project = Project.create(folder, folder.name, [channel], [target], supports)
         try:
             for file in self.files:
@@ -76,6 +77,33 @@ class NewProject(QDialog):
             project.close()
             raise
         return project
+
+    def _structures(self) -> tuple[str, list[Structure]]:
+        """Return the lesion's name and the supports."""
+        target, supports = neutral(self.lesion.text()), list[Structure]()
+        for text in filter(str.strip, re.split("[,;]", self.supports.text())):
+            taken = [support.colour for support in supports]
+            supports.append(structure_named(neutral(text), taken))
+        names = [target, *(support.name for support in supports)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise InputError(f"{twice} is there twice.", "Give each structure a name of its own.")
+        return target, supports
+
+    def _check(self) -> None:
+        """Close the form where it can be used; else say what to change."""
+        try:
+            self._structures()
+            folder = self.folder.text().strip()
+            if not folder or not self.channel.currentText().strip():
+                raise InputError("The folder or the channel has no name.", "Fill it in.")
+            place = Path(folder).expanduser()
+            if place.exists() and (not place.is_dir() or any(place.iterdir())):
+                raise InputError(f"{place} is not empty.", "Choose a new folder.")
+        except (BackSplitError, OSError) as error:
+            self.said.setText(f"▲ {error}")
+        else:
+            self.accept()
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "An empty folder for the project")

@@ -123,6 +123,9 @@ class Tools(QObject):
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         if self.tool not in ("point", *DRAWN) or self.layers.place is None or event.button != 1:
             return
+        if len(event.position) < 3:
+            self._desk.told.emit("There is no volume in the view. Open the case again.")
+            return
         sign, aim = self.positive != ("Control" in event.modifiers), self._aim()
         path, pixels, farthest = [event.position], np.asarray(event.pos, float), 0.0
         yield

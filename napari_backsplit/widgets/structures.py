@@ -37,6 +37,7 @@ from napari_backsplit.widgets._layout import (
     narrow,
     push_button,
     scrolling,
+    short,
     swatch,
 )
 from napari_backsplit.widgets._tools import KEYS, Tools
@@ -81,7 +82,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         inside = in_column(
             self._build_cases(), self._build_structures(), self._build_engine(), self._build_tools()
         )
-        inside.layout().addStretch(1)
+        inside.layout().setStretch(0, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(scrolling(inside), 1)
@@ -99,7 +100,8 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.next = push_button("Next undone ›", tip)
         self.cases = QListWidget()
         self.cases.setAccessibleName("Cases")
-        self.cases.setFixedHeight(92)
+        self.cases.setMinimumHeight(92)
+        self.cases.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.cases.setUniformItemSizes(True)
         self.legend = QLabel("✓ accepted   ● reference   … to accept   – empty")
         self.legend.setEnabled(False)
@@ -203,6 +205,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.cases.currentItemChanged.connect(self._case_chosen)
         self.structures.currentItemChanged.connect(self._structure_chosen)
         self.structures.itemChanged.connect(self._ticked)
+        self.structures.itemClicked.connect(lambda item, _: self._clicked(item))
         self.add.clicked.connect(self._add_structure)
         self.name.returnPressed.connect(self._add_structure)
         self.engine.activated.connect(lambda _: desk.use_engine(self.engine.currentData()))
@@ -254,9 +257,10 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
                 item.setData(Qt.ItemDataRole.UserRole, case)
                 self.cases.addItem(item)
         for row, (case, states) in enumerate(standings.items()):
-            marks = "   ".join(f"{n} {MARKS[self._word(n, s)]}" for n, s in states.items())
-            self.cases.item(row).setText(f"{case}   {marks}")
-            self.cases.item(row).setToolTip(f"{case}\n{marks}")
+            marks = [(n, MARKS[self._word(n, s)]) for n, s in states.items()]
+            shown = "   ".join(f"{short(n, 14)} {mark}" for n, mark in marks)
+            self.cases.item(row).setText(f"{case}   {shown}")
+            self.cases.item(row).setToolTip("\n".join((case, *(f"{n} {m}" for n, m in marks))))
         self.cases.blockSignals(False)
         self._mark_case()
         self._filter(self.filter.text())
@@ -350,9 +354,8 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         locked = annotation.locked(name)
         item.setCheckState(LOCK, Qt.CheckState.Checked if locked else Qt.CheckState.Unchecked)
         layer = self._layers.labels.get(name)
-        if layer is not None:
-            shown = Qt.CheckState.Checked if layer.visible else Qt.CheckState.Unchecked
-            item.setCheckState(SHOW, shown)
+        visible = layer is not None and layer.visible
+        item.setCheckState(SHOW, Qt.CheckState.Checked if visible else Qt.CheckState.Unchecked)
         self.structures.blockSignals(False)
         if name == self._desk.structure:
             self._show_tool()
@@ -367,6 +370,12 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
     def _structure_chosen(self, item: QTreeWidgetItem | None, _: Any = None) -> None:
         if item is not None:
             self._desk.select(item.data(0, Qt.ItemDataRole.UserRole))
+
+    def _clicked(self, item: QTreeWidgetItem) -> None:
+        """Show a structure again whose layer was removed."""
+        name = item.data(0, Qt.ItemDataRole.UserRole)
+        if name == self._desk.structure and name not in self._layers.labels:
+            self._desk.structure_selected.emit(name)
 
     def _ticked(self, item: QTreeWidgetItem, section: int) -> None:
         name = item.data(0, Qt.ItemDataRole.UserRole)
@@ -427,13 +436,16 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         open_ = bool(name) and self._desk.can_change(name)
         for button in (*self.buttons.values(), self.plus, self.minus, self.clear, self.accept):
             button.setEnabled(open_)
-        self.undo.setEnabled(bool(open_ and annotation and annotation.can_undo(name)))
+        waits = bool(annotation and self._desk.engines.orders_for(annotation, name))
+        self.undo.setEnabled(bool(open_ and annotation and (waits or annotation.can_undo(name))))
         self.redo.setEnabled(bool(open_ and annotation and annotation.can_redo(name)))
-        self.accept.setText(f"Accept {name} →" if name else "Accept")
+        self.accept.setText(f"Accept {short(name)} →" if name else "Accept")
         self.hint.setText(self._hint(locked))
 
     def _hint(self, locked: bool) -> str:
-        name = self._desk.structure
+        name = short(self._desk.structure)
+        if self._desk.project is not None and self._desk.project.read_only:
+            return f"{self._desk.project.notice} Nothing can be changed here."
         if self._desk.project is not None and not self._desk.standings:
             return "No case yet: add images from the project menu."
         if not name:
@@ -449,6 +461,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.busy.setText(f"{words}{more}")
         self.busy_row.setVisible(waits)
         self.cancel.setVisible(bool(self._desk.engines.orders()))
+        self._show_tool()
         self._layers.say(words if waits else "")  # not how long: that draws the canvas again
         if words and not self._tick.isActive():
             self._tick.start()

@@ -32,7 +32,7 @@ from napari_backsplit.backend.structures.engines import EngineState, engine_stat
 from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
-from napari_backsplit.widgets._layout import bold, scrolling
+from napari_backsplit.widgets._layout import bold, scrolling, short
 from napari_backsplit.widgets._starting import (
     IMAGES,
     images_in,
@@ -183,6 +183,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.remedy.clicked.connect(lambda: self._remedy())
         self.steps.idClicked.connect(lambda number: self._show_page())
         self.desk.project_changed.connect(self._show_project)
+        self.desk.case_changed.connect(self.message.hide)
         self.desk.failed.connect(self.show_error)
         self.desk.told.connect(self.say)
         self.panel.settings.clicked.connect(self.choose_settings)
@@ -201,8 +202,11 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.message.hide()
         project = self.desk.project
         cases = len(project.schema.cases) if project else 0
+        alone = " · read only" if project and project.read_only else ""
         self.title.setText(
-            f"{project.schema.name} · {cases} case{'s' * (cases != 1)}" if project else "No project"
+            f"{short(project.schema.name)} · {cases} case{'s' * (cases != 1)}{alone}"
+            if project
+            else "No project"
         )
         self.title.setToolTip(str(project.folder) if project else "")
         for action in (self.add_images, self.add_folder, self.adopt, self.close_action):
@@ -219,7 +223,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         images = images_in(self.viewer)
         self.start.setVisible(bool(images) and self.desk.project is None)
         if images:
-            self.start.setText(f"Start a project with “{images[-1].name[:30]}”")
+            self.start.setText(f"Start a project with “{short(images[-1].name)}”")
 
     def say(self, words: str) -> None:
         """Say something that is no error; no words hide what was said."""
@@ -313,6 +317,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def _has_engines(self, states: tuple[EngineState, ...]) -> None:
         self.panel.show_engines(states)
+        asked = self.desk.settings.model_folder or self.desk.settings.is_elsewhere
+        for state in states if asked else ():
+            if state.state == "needs":
+                self.say(f"▲ {state.title}: {state.reason} {state.remedy}")
         ready = [state.name for state in states if state.state == "ready"]
         present = self.desk.driver.name if self.desk.driver else ""
         if ready:

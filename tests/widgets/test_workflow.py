@@ -11,6 +11,7 @@ import pytest
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt
 
+from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.engines import EngineError
@@ -404,6 +405,35 @@ def test_a_second_opening_waits_and_a_closed_dock_lets_go(
     hasty.until(lambda: can_be_written(folder))
 
 
+def test_accepting_that_fails_leaves_everything_as_it_was(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.desk.ask(MIDDLE)
+    window.answered()
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise ProjectError("kidney cannot be written: No space left on device.", "Make space.")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(window.work.project, "set_mask", full)
+        window.desk.accept()
+        window.until(lambda: "No space left" in window.dock.said.text())
+        window.kept()
+    assert window.dock.panel.accept.isEnabled()
+    assert window.dock.layers.labels["kidney"].editable
+    window.desk.accept()
+    window.until(lambda: window.work.locked("kidney"))
+
+
+def test_undo_can_be_pressed_during_the_first_prompt(window: Window) -> None:
+    window.engine.gate.clear()
+    window.desk.ask(MIDDLE)
+    window.until(window.dock.panel.undo.isEnabled)
+    window.dock.panel.undo.click()
+    window.answered()
+    assert window.work.voxels("kidney") == 0
+
+
 def test_accepting_waits_for_a_prompt_on_its_way(window: Window) -> None:
     window.engine.gate.clear()
     window.desk.ask(MIDDLE)
@@ -430,6 +460,35 @@ def test_a_layer_that_is_removed_comes_back_and_its_mask_is_safe(window: Window)
     window.desk.select("liver")
     window.desk.select("kidney")
     assert window.dock.layers.labels["kidney"].data.sum() == 35
+
+
+@pytest.mark.parametrize("how", ["clear", "remove_selected", "pop"])
+def test_layers_taken_away_in_any_way_come_back_with_the_next_prompt(
+    window: Window, how: str
+) -> None:
+    window.desk.ask(MIDDLE)
+    window.answered()
+    layers = window.viewer.layers
+    if how == "remove_selected":
+        layers.selection = set(layers)
+    getattr(layers, how)(*((1,) if how == "pop" else ()))
+    assert "its mask is safe" in window.dock.said.text()
+    window.desk.ask(CORNER)
+    window.answered()
+    assert window.dock.layers.labels["kidney"] in layers
+    assert window.dock.layers.labels["kidney"].data.sum() == 35
+    layers.clear()
+    window.dock.panel.structures.itemClicked.emit(window.dock.panel.structures.topLevelItem(0), 0)
+    assert window.dock.layers.labels["kidney"] in layers
+
+
+def test_a_click_into_an_empty_viewer_says_so(window: Window) -> None:
+    window.viewer.layers.clear()
+    event = SimpleNamespace(
+        type="mouse_press", button=1, modifiers=(), position=(1.0, 2.0), pos=np.zeros(2)
+    )
+    next(window.dock.tools._drag(window.viewer, event), None)
+    assert "no volume in the view" in window.dock.said.text()
 
 
 def test_renaming_layers_and_removing_the_image_do_no_harm(window: Window) -> None:
@@ -529,6 +588,10 @@ def test_a_second_window_reads_only_and_says_who_writes(
     second = make_window()
     second.open(folder)
     assert "open for writing in process" in second.dock.said.text()
+    assert "read only" in second.dock.title.text()
+    assert "Nothing can be changed" in second.dock.panel.hint.text()
+    assert not second.dock.panel.accept.isEnabled()
+    assert not second.dock.layers.labels["kidney"].editable
     second.desk.ask(MIDDLE)
     second.answered()
     assert "Nothing can be changed" in second.dock.said.text()
@@ -644,6 +707,26 @@ def test_a_new_project_is_what_was_entered(qtbot: Any, tmp_path: Path) -> None:
         assert project.schema.target_names == ("renal_cyst",)
         assert project.schema.support_names == ("kidney", "left_psoas")
         assert project.case_ids() == ("case_001",)
+
+
+def test_a_form_with_an_error_stays_open(qtbot: Any, tmp_path: Path) -> None:
+    dialog = NewProject()
+    qtbot.addWidget(dialog)
+    dialog.folder.setText(str(tmp_path / "new"))
+    for field, text, words in (
+        (dialog.supports, "kidney; lesion", "lesion is there twice"),
+        (dialog.supports, "background", "no name for a structure"),
+        (dialog.folder, "", "has no name"),
+        (dialog.folder, str(Path(__file__).parent), "is not empty"),
+    ):
+        before = field.text()
+        field.setText(text)
+        dialog._check()
+        assert words in dialog.said.text()
+        assert dialog.result() == 0
+        field.setText(before)
+    dialog._check()
+    assert dialog.result() == 1
 
 
 # --- engines --------------------------------------------------------------------------------------

@@ -72,11 +72,23 @@ def is_complete(folder: Path) -> bool:
 
     Whether it may be trusted is checked before it is loaded.
     """
+    return not lacking(folder)
+
+
+def lacking(folder: Path) -> str:
+    """Say in one sentence why a folder holds no whole model; "" where it does."""
+    if not folder.is_dir():
+        return f"{folder} is no folder."
     try:
         check_complete(checkpoint_of(folder))
-        return all(isinstance(read_json(folder / f), dict) for f in ("plans.json", "dataset.json"))
-    except (BackSplitError, OSError):
-        return False
+        for name in ("plans.json", "dataset.json"):
+            if not isinstance(read_json(folder / name), dict):
+                return f"{folder / name} is no JSON object."
+    except BackSplitError as error:
+        return error.problem
+    except OSError as error:
+        return f"{folder} cannot be read: {error.strerror or type(error).__name__}."
+    return ""
 
 
 def checkpoint_of(folder: Path) -> Path:

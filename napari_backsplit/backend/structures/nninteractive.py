@@ -239,10 +239,11 @@ def model_folder(settings: EngineSettings) -> Path:
     """
     if settings.model_folder:
         folder = Path(settings.model_folder).expanduser()
-        if not model_store.is_complete(folder):
+        if lacking := model_store.lacking(folder):
             raise InputError(
-                f"{folder} holds no whole nnInteractive model.",
-                "Choose a folder with plans.json, dataset.json and fold_0/checkpoint_final.pth.",
+                f"The model folder is not whole. {lacking}",
+                "Choose a folder with plans.json, dataset.json and fold_0/checkpoint_final.pth, or "
+                "copy it again.",
             )
         return folder
     found = model_store.models()

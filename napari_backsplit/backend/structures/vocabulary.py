@@ -99,10 +99,10 @@ def neutral(text: str) -> str:
     Raises
     ------
     InputError
-        Nothing of it is left, or it is longer than 64 letters.
+        Nothing of it is left, it is "background", or it is longer than 64 letters.
     """
     name = neutral_name(_plain(text)).strip("-_")
-    if not name:
+    if not name or name == "background":
         raise InputError(f"{text!r} is no name for a structure.", "Use letters a-z and digits.")
     if len(name) > _LONGEST:
         raise InputError(
