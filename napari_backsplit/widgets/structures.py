@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
@@ -98,7 +98,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.filter.setClearButtonEnabled(True)
         tip = f"Open the next case with something left to do ({KEYS['next'][0]})"
         self.next = push_button("Next undone ›", tip)
-        self.cases = QListWidget()
+        self.cases = _Cases()
         self.cases.setAccessibleName("Cases")
         self.cases.setMinimumHeight(92)
         self.cases.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -467,3 +467,11 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
             self._tick.start()
         elif not words:
             self._tick.stop()
+
+
+class _Cases(QListWidget):
+    """A list that asks for a few lines only, and takes what room there is."""
+
+    def sizeHint(self) -> QSize:
+        """Return its least size (asked by Qt)."""
+        return QSize(200, self.minimumHeight())

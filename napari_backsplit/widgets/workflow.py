@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
+    QMessageBox,
     QPushButton,
     QSizePolicy,
     QStackedWidget,
@@ -247,11 +248,16 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.remedy.show()
 
     def show_keys(self) -> None:
-        """Say what the keys do."""
-        rows = "\n".join(
-            f"{key.replace('Control', 'Ctrl')}   {words}" for key, words in KEYS.values()
-        )
-        self.say(f"Keys, while the canvas has the focus:\n{rows}\nCtrl+click turns ± over once.")
+        """Show what the keys do, in a window of its own that may stay."""
+        keys = {key.replace("Control", "Ctrl"): words for key, words in KEYS.values()}
+        keys["Ctrl+click"] = "turn ± over for one prompt"
+        row = "<tr><td><b>{}</b>&nbsp;&nbsp;</td><td>{}</td></tr>"
+        rows = "".join(row.format(key, words) for key, words in keys.items())
+        self.sheet = QMessageBox(self)
+        self.sheet.setWindowTitle("Keys")
+        self.sheet.setText(f"While the canvas has the focus:<br><table>{rows}</table>")
+        self.sheet.setModal(False)
+        self.sheet.show()
 
     # ------------------------------------------------------------------ projects
 

@@ -203,7 +203,8 @@ def test_the_keys_work_on_the_viewer_and_on_our_layers(window: Window) -> None:
         bound["P"](target)
         assert window.dock.tools.tool == "point"
     window.dock.panel.keys.click()
-    assert "undo" in window.dock.said.text()
+    assert "undo" in window.dock.sheet.text()
+    window.dock.sheet.close()
 
 
 # --- never freeze, never lose ---------------------------------------------------------------------
