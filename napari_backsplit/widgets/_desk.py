@@ -21,10 +21,11 @@ from napari_backsplit.backend.structures.engines import Engine, EngineCancelled,
 from napari_backsplit.backend.structures.history import AnyPrompt
 from napari_backsplit.backend.structures.prompts import Bounds
 from napari_backsplit.backend.structures.settings import EngineSettings, read_settings
-from napari_backsplit.backend.structures.sheet import Outcome, Standing, standing
-from napari_backsplit.backend.structures.vocabulary import neutral, structure_named
+from napari_backsplit.backend.structures.sheet import Outcome
+from napari_backsplit.backend.structures.vocabulary import neutral
 from napari_backsplit.widgets._driver import EngineDriver, Order
 from napari_backsplit.widgets._engines import Engines
+from napari_backsplit.widgets._opening import Standings, load_case, opened, survey
 from napari_backsplit.widgets._threads import Hop, Lane
 
 SAVE_AFTER_MS = 4000
@@ -32,7 +33,6 @@ ASSUMED = "assumed"
 """The word in a case's notes where its orientation, or spacing, was not in the file."""
 SHORT_S, LONG_S = 0.3, 3.0
 """What takes longer than these is shown to be going on, and for how long."""
-Standings = dict[str, dict[str, Standing]]
 
 
 class Desk(QObject):
@@ -106,7 +106,7 @@ class Desk(QObject):
             return
         self._opening_project = True
         self._busy(words)
-        self.files.do(lambda: _opened(make()), self._has_project, self._could_not)
+        self.files.do(lambda: opened(make()), self._has_project, self._could_not)
 
     def close_project(self) -> None:
         """Write what changed and let another writer in."""
@@ -172,7 +172,7 @@ class Desk(QObject):
         # One case has one annotation: what is still to be answered for it is answered there.
         known = self.engines.at_work_on(project, case)
         self.files.do(
-            lambda: known or _loaded(project, case),
+            lambda: known or load_case(project, case),
             lambda annotation: self._has_case(annotation, generation),
             self._could_not,
         )
@@ -355,13 +355,13 @@ class Desk(QObject):
             order.stop.set()
         return len(orders)
 
-    def _has_project(self, opened: tuple[Project, Standings]) -> None:
+    def _has_project(self, found: tuple[Project, Standings]) -> None:
         self._opening_project = False
         if self._closed:
-            opened[0].close()
+            found[0].close()
             return
         self.close_project()
-        self.project, self.standings = opened
+        self.project, self.standings = found
         self._busy("")
         self.project_changed.emit()
         if self.project.notice:
@@ -473,33 +473,3 @@ class Desk(QObject):
         self._opening_project = False
         self._busy("")
         self.failed.emit(error)
-
-
-def survey(project: Project) -> Standings:
-    """Return how far every structure of every case is, from the files."""
-    names = [s.name for s in project.schema.structures]
-    return {c: {n: standing(project, c, n) for n in names} for c in project.case_ids()}
-
-
-def _opened(project: Project) -> tuple[Project, Standings]:
-    return project, survey(project)
-
-
-def _added(project: Project, name: str, annotation: Annotation | None) -> None:
-    """Add a structure, and begin its mask in the case that is open: its layer will show it."""
-    schema = project.schema
-    support = structure_named(name, [s.colour for s in schema.structures])
-    project.set_supports([*schema.supports, support])
-    if annotation is not None:
-        annotation.mask(name)
-
-
-def _loaded(project: Project, case: str) -> Annotation:
-    """Open a case and read all that its layers will show."""
-    annotation = Annotation(project, case)
-    for channel in annotation.channels():
-        annotation.scene(channel)
-    for structure in annotation.structures():
-        annotation.mask(structure)
-    annotation.save_all()  # what a crash left in the journal alone
-    return annotation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari.components import ViewerModel
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QButtonGroup,
@@ -15,8 +15,6 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QLineEdit,
-    QListWidget,
-    QListWidgetItem,
     QProgressBar,
     QPushButton,
     QSizePolicy,
@@ -41,8 +39,8 @@ from napari_backsplit.widgets._layout import (
     swatch,
 )
 from napari_backsplit.widgets._tools import KEYS, Tools
+from napari_backsplit.widgets._worklist import Worklist, word_of
 
-MARKS = {"none": "–", "editing": "…", "reference": "●", "accepted": "✓", "rejected": "✗"}
 WORDS = {"none": "empty", "editing": "to accept"}
 LIGHTS = {
     "off": ("○", "not started"),
@@ -79,9 +77,9 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self._viewer, self._desk, self._tools = viewer, desk, tools
         self._layers = tools.layers
         self._states: dict[str, EngineState] = {}
-        inside = in_column(
-            self._build_cases(), self._build_structures(), self._build_engine(), self._build_tools()
-        )
+        self.worklist = Worklist(desk)
+        parts = (self._build_structures(), self._build_engine(), self._build_tools())
+        inside = in_column(self.worklist, *parts)
         inside.layout().setStretch(0, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -91,21 +89,6 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self._connect()
 
     # ------------------------------------------------------------------ build
-
-    def _build_cases(self) -> QWidget:
-        self.filter = QLineEdit()
-        self.filter.setPlaceholderText("Filter cases")
-        self.filter.setClearButtonEnabled(True)
-        tip = f"Open the next case with something left to do ({KEYS['next'][0]})"
-        self.next = push_button("Next undone ›", tip)
-        self.cases = _Cases()
-        self.cases.setAccessibleName("Cases")
-        self.cases.setMinimumHeight(92)
-        self.cases.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self.cases.setUniformItemSizes(True)
-        self.legend = QLabel("✓ accepted   ● reference   … to accept   – empty")
-        self.legend.setEnabled(False)
-        return in_column(in_row(bold("Cases"), self.filter, self.next), self.cases, self.legend)
 
     def _build_structures(self) -> QWidget:
         self.title = bold("Structures")
@@ -200,9 +183,6 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
 
     def _connect(self) -> None:
         desk, tools = self._desk, self._tools
-        self.filter.textChanged.connect(self._filter)
-        self.next.clicked.connect(self.open_next)
-        self.cases.currentItemChanged.connect(self._case_chosen)
         self.structures.currentItemChanged.connect(self._structure_chosen)
         self.structures.itemChanged.connect(self._ticked)
         self.structures.itemClicked.connect(lambda item, _: self._clicked(item))
@@ -219,79 +199,22 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         self.accept.clicked.connect(desk.accept)
         self.cancel.clicked.connect(desk.cancel)
         self._tick.timeout.connect(self._show_busy)
-        tools.actions["next"] = self.open_next
+        tools.actions["next"] = self.worklist.open_next
         tools.changed.connect(self._show_tool)
-        desk.project_changed.connect(self._show_project)
-        desk.standings_changed.connect(self._show_standings)
+        desk.project_changed.connect(self._show_structures)
         desk.case_changed.connect(self._show_case)
         desk.structure_selected.connect(lambda name: self._show_structure())
         desk.structure_changed.connect(lambda name, bounds: self._show_figures(name))
         desk.engine_changed.connect(self._show_engine)
         desk.busy_changed.connect(self._show_busy)
         self._show_tool()
-        self._show_project()
-
-    # ------------------------------------------------------------------ cases
-
-    def open_next(self) -> None:
-        """Open the next case with something left to do."""
-        case = self._desk.next_undone()
-        if case is None:
-            self._desk.told.emit("All cases are done.")
-        else:
-            self._desk.open_case(case)
-
-    def _show_project(self) -> None:
-        self._show_standings()
         self._show_structures()
 
-    def _show_standings(self) -> None:
-        """Show every case with its marks; the list is made anew only where cases came or went."""
-        standings = self._desk.standings
-        items = [self.cases.item(row) for row in range(self.cases.count())]
-        self.cases.blockSignals(True)
-        if [item.data(Qt.ItemDataRole.UserRole) for item in items] != list(standings):
-            self.cases.clear()
-            for case in standings:
-                item = QListWidgetItem()
-                item.setData(Qt.ItemDataRole.UserRole, case)
-                self.cases.addItem(item)
-        for row, (case, states) in enumerate(standings.items()):
-            marks = [(n, MARKS[self._word(n, s)]) for n, s in states.items()]
-            shown = "   ".join(f"{short(n, 14)} {mark}" for n, mark in marks)
-            self.cases.item(row).setText(f"{case}   {shown}")
-            self.cases.item(row).setToolTip("\n".join((case, *(f"{n} {m}" for n, m in marks))))
-        self.cases.blockSignals(False)
-        self._mark_case()
-        self._filter(self.filter.text())
-
-    def _word(self, name: str, state: str) -> str:
-        """Return how a standing is shown: a lesion's mask is a reference, reviewed or not."""
-        targets = self._desk.project.schema.target_names if self._desk.project else ()
-        return "reference" if state == "editing" and name in targets else state
-
-    def _mark_case(self) -> None:
-        annotation = self._desk.annotation
-        cases = list(self._desk.standings)
-        if annotation is not None and annotation.case in cases:
-            self.cases.blockSignals(True)
-            self.cases.setCurrentRow(cases.index(annotation.case))
-            self.cases.blockSignals(False)
-
-    def _filter(self, text: str) -> None:
-        for row in range(self.cases.count()):
-            item = self.cases.item(row)
-            item.setHidden(text.strip().casefold() not in item.text().casefold())
-
-    def _case_chosen(self, item: QListWidgetItem | None, _: Any = None) -> None:
-        case = item.data(Qt.ItemDataRole.UserRole) if item else None
-        if case and (self._desk.annotation is None or case != self._desk.annotation.case):
-            self._desk.open_case(case)
+    # ------------------------------------------------------------------ the case
 
     def _show_case(self) -> None:
         annotation = self._desk.annotation
         self.title.setText(f"Structures of {annotation.case}" if annotation else "Structures")
-        self._mark_case()
         channels = annotation.channels() if annotation else ()
         self.channel_row.setVisible(len(channels) > 1)
         self.channel.clear()
@@ -348,7 +271,7 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
         ml = annotation.volume_ml(name)
         self.structures.blockSignals(True)
         item.setText(1, f"{ml:.0f} ml" if ml >= 10 else f"{ml:.2g} ml" if ml else "–")
-        state = self._word(name, annotation.standing(name))
+        state = word_of(self._desk, name, annotation.standing(name))
         absent = state == "accepted" and not ml
         item.setText(2, "absent" if absent else WORDS.get(state, state))
         locked = annotation.locked(name)
@@ -467,11 +390,3 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
             self._tick.start()
         elif not words:
             self._tick.stop()
-
-
-class _Cases(QListWidget):
-    """A list that asks for a few lines only, and takes what room there is."""
-
-    def sizeHint(self) -> QSize:
-        """Return its least size (asked by Qt)."""
-        return QSize(200, self.minimumHeight())

@@ -77,7 +77,7 @@ def test_a_project_opens_with_its_first_unfinished_case(window: Window) -> None:
     assert window.desk.structure == "kidney"
     names = [layer.name for layer in window.viewer.layers]
     assert names == ["CT · case_001", "kidney", "liver", "lesion", "prompts", "drawn"]
-    cases = window.dock.panel.cases
+    cases = window.dock.panel.worklist.cases
     assert [cases.item(row).text()[:8] for row in range(cases.count())] == ["case_001", "case_002"]
     assert window.dock.panel.accept.text() == "Accept kidney →"
 
@@ -96,7 +96,7 @@ def test_two_clicks_and_accept(window: Window, folder: Path) -> None:
     window.until(lambda: window.desk.structure == "liver")
     window.kept()
     assert masks(folder) == {"kidney": 45}
-    assert "kidney ✓" in window.dock.panel.cases.item(0).text()
+    assert "kidney ✓" in window.dock.panel.worklist.cases.item(0).text()
     with Project.open(folder, read_only=True) as project:
         record = project.provenance("case_001", "kidney")
     assert record is not None
@@ -792,7 +792,7 @@ def test_a_prediction_is_taken_over_as_a_step(
 
 
 def test_worklist_filter_and_next(window: Window) -> None:
-    panel = window.dock.panel
+    panel = window.dock.panel.worklist
     panel.filter.setText("002")
     assert [panel.cases.item(row).isHidden() for row in range(2)] == [True, False]
     panel.filter.clear()
