@@ -25,7 +25,13 @@ from napari_backsplit.backend.structures.sheet import Outcome
 from napari_backsplit.backend.structures.vocabulary import neutral
 from napari_backsplit.widgets._driver import EngineDriver, Order
 from napari_backsplit.widgets._engines import Engines
-from napari_backsplit.widgets._opening import Standings, load_case, opened, survey
+from napari_backsplit.widgets._opening import (
+    Standings,
+    add_support,
+    load_case,
+    opened,
+    survey,
+)
 from napari_backsplit.widgets._threads import Hop, Lane
 
 SAVE_AFTER_MS = 4000
@@ -145,7 +151,7 @@ class Desk(QObject):
         if name in (s.name for s in project.schema.structures):
             self.select(name)
         else:
-            add = partial(_added, project, name, annotation)
+            add = partial(add_support, project, name, annotation)
             self.files.do(add, lambda _: self._has_structure(name))
 
     def structures(self) -> tuple[Structure, ...]:

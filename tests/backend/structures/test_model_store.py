@@ -68,7 +68,7 @@ def test_a_chosen_folder_goes_before_the_store(store: Path, tiny_model: Path) ->
     put(store, tiny_model, "a")
     assert model_folder(EngineSettings(model_folder=str(tiny_model))) == tiny_model
     assert model_folder(EngineSettings()).name == "a"
-    with pytest.raises(InputError, match="no whole nnInteractive model"):
+    with pytest.raises(InputError, match="model folder is not whole"):
         model_folder(EngineSettings(model_folder=str(store)))
 
 
