@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -63,22 +62,6 @@ def without_torch() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-@contextmanager
-def without_collecting() -> Iterator[None]:
-    """Put off garbage collection during imports.
-
-    They make so many objects that Python looks through all of them, with its lock held: in a
-    window's process that stops the window for 0.1 to 0.2 s.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def open_session(url: str, key: str, wait_s: float = PREDICTION_S) -> Any:
     """Claim a session of a server with the official client.
 
@@ -91,19 +74,12 @@ def open_session(url: str, key: str, wait_s: float = PREDICTION_S) -> Any:
     httpx.HTTPError, RuntimeError, ValueError, KeyError
         As the client does: see `connection.explain`.
     """
-    with without_collecting():
-        import httpx
+    import httpx
 
-        _official()
     trust = not is_loopback(url)  # A proxy of the environment cannot know our loopback.
     http = SimpleNamespace(Client=partial(httpx.Client, trust_env=trust), Timeout=httpx.Timeout)
     session_class = _session_class(http)
     return session_class(url, key, read_timeout=wait_s, set_image_read_timeout=wait_s)
-
-
-def _official() -> Any:
-    with _IMPORT, without_torch():
-        return import_module("nnInteractive.inference.remote.remote_session")
 
 
 def _session_class(http: Any) -> Any:
@@ -111,7 +87,8 @@ def _session_class(http: Any) -> Any:
 
     It makes its HTTP client and its first requests in one go, with no way to say how.
     """
-    official = _official()
+    with _IMPORT, without_torch():
+        official = import_module("nnInteractive.inference.remote.remote_session")
     # A chunk is compressed with Python's lock held, which stops every other thread, a window's too.
     serialization: Any = import_module("nnInteractive.inference.remote.serialization")
     serialization._CHUNK_SIZE = CHUNK_BYTES
