@@ -148,13 +148,15 @@ class EngineDialog(QDialog):
     def _test(self) -> None:
         from napari_backsplit.backend.structures.connection import test_connection
 
+        try:
+            settings = self.value()
+        except ValueError as error:
+            self._say(self.test, f"▲ {error}")
+            return
         self._wait(self.test, "Connecting…")
         self._lane.do(
-            partial(test_connection, self.value()),
-            lambda reached: self._say(
-                self.test,
-                f"● Connected: nnInteractive {reached.version}, licence {reached.licence}",
-            ),
+            partial(test_connection, settings),
+            self._reached,
             lambda error: self._say(self.test, f"▲ {error}"),
         )
 

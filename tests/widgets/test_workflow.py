@@ -13,6 +13,7 @@ from qtpy.QtCore import Qt
 
 from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.structures import connection
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.engines import EngineError
 from napari_backsplit.backend.structures.prompts import Point
@@ -746,6 +747,24 @@ def test_the_settings_are_what_was_entered(window: Window) -> None:
     dialog.device.setCurrentText("abacus")
     dialog._keep()
     assert "device" in dialog.said.text()
+
+
+def test_a_connection_that_works_says_with_what(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = connection.Reached("https://a:1", "2.6.0", "CC0-1.0")
+    monkeypatch.setattr(connection, "test_connection", lambda settings: reached)
+    dialog = EngineDialog(window.desk)
+    window.bot.addWidget(dialog)
+    dialog.elsewhere.setChecked(True)
+    dialog.device.setCurrentText("abacus")
+    dialog._test()
+    assert "device" in dialog.said.text()
+    dialog.device.setCurrentText("cpu")
+    dialog._test()
+    assert not dialog.test.isEnabled(), "one at a time"
+    window.until(lambda: "nnInteractive 2.6.0, licence CC0-1.0" in dialog.said.text())
+    assert dialog.test.isEnabled()
 
 
 def test_a_server_elsewhere_is_asked_for_once(window: Window, folder: Path) -> None:
