@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_backsplit.backend.errors import BackSplitError
-from napari_backsplit.backend.fusion import checks
-from napari_backsplit.backend.fusion.checks import Finding, Island, Limits, Severity
+from napari_backsplit.backend.fusion import integrity, quality
+from napari_backsplit.backend.fusion.components import Island, islands
+from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity
 from napari_backsplit.backend.fusion.fuse import Mask
 from napari_backsplit.backend.geometry import axis_codes
 from napari_backsplit.backend.volume import read_geometry, read_label_map, read_volume
@@ -107,9 +108,9 @@ def examine(
         progress(done, len(chosen))
     measures = tuple(measure for report in reports for measure in report.measures)
     findings = [finding for report in reports for finding in report.findings]
-    findings += checks.check_duplicates({r.case: r.digest for r in reports if r.digest})
+    findings += integrity.check_duplicates({r.case: r.digest for r in reports if r.digest})
     codes = {case: axis_codes(project.geometry(case)) for case in chosen}
-    findings += checks.check_orientations(codes)
+    findings += integrity.check_orientations(codes)
     findings += _outliers(project, measures, limits)
     findings.sort(key=lambda finding: _RANK[finding.severity])
     return Audit(tuple(findings), measures, summarise(project, measures, len(chosen)))
@@ -144,7 +145,7 @@ def _outliers(project: Project, measures: Sequence[Measure], limits: Limits) -> 
         ml = {m.case: m.ml for m in measures if m.structure == structure.name}
         is_target = structure.name in project.schema.target_names
         severity: Severity = "info" if is_target else "warning"
-        result += checks.check_outliers(structure.name, ml, severity, limits)
+        result += quality.check_outliers(structure.name, ml, severity, limits)
     return result
 
 
@@ -188,7 +189,7 @@ def _examine_images(project: Project, report: _Report) -> None:
     try:
         for channel, image in case.images.items():
             array = read_volume(project.folder / image.file).array
-            report.findings += checks.check_finite(report.case, channel, array)
+            report.findings += integrity.check_finite(report.case, channel, array)
             digest.update(f"{array.shape}".encode())
             digest.update(np.ascontiguousarray(array, np.float32).data)
     except (BackSplitError, OSError):
@@ -201,13 +202,13 @@ def _examine_mask(project: Project, report: _Report, structure: str, limits: Lim
     """Check one mask alone and measure it; return it if it lies on the image's grid."""
     case, path = report.case, project.mask_path(report.case, structure)
     is_target = structure in project.schema.target_names
-    check = checks.check_target if is_target else checks.check_support
+    check = quality.check_target if is_target else quality.check_support
     if path is None:
         report.findings += check(case, structure, None)
         return None
     geometry = project.geometry(case)
     try:
-        wrong_grid = checks.check_grid(case, structure, geometry, read_geometry(path))
+        wrong_grid = integrity.check_grid(case, structure, geometry, read_geometry(path))
         label_map = read_label_map(path).array
     except (BackSplitError, OSError):
         report.error(structure, "unreadable", "The mask cannot be read. Make it again.")
@@ -216,11 +217,11 @@ def _examine_mask(project: Project, report: _Report, structure: str, limits: Lim
     if wrong_grid:
         return None
     mask: Mask = label_map != 0
-    found = checks.islands(mask, geometry.voxel_ml)
+    found = islands(mask, geometry.voxel_ml)
     report.measures.append(Measure(case, structure, found))
-    report.findings += checks.check_ids(case, structure, label_map)
+    report.findings += integrity.check_ids(case, structure, label_map)
     report.findings += check(case, structure, mask)
-    report.findings += checks.check_islands(case, structure, found, limits)
+    report.findings += quality.check_islands(case, structure, found, limits)
     return mask
 
 
@@ -233,7 +234,7 @@ def _examine_together(
     supports = {name: masks[name] for name in schema.support_names if name in masks}
     missing = [name for name in schema.support_names if name not in masks]
     for kind in (targets, supports):
-        report.findings += checks.check_overlaps(case, kind, limits)
+        report.findings += quality.check_overlaps(case, kind, limits)
     for name, mask in targets.items():
-        report.findings += checks.check_border(case, name, mask)
-        report.findings += checks.check_outside(case, name, mask, supports, missing)
+        report.findings += quality.check_border(case, name, mask)
+        report.findings += quality.check_outside(case, name, mask, supports, missing)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.fusion.checks import components
+from napari_backsplit.backend.fusion.components import components
 from napari_backsplit.backend.fusion.fuse import Box
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS
