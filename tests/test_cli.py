@@ -335,7 +335,7 @@ def test_init_and_the_four_imports(backsplit: Backsplit, empty: Path, tmp_path: 
         assert [int(project.masks(c)["lesion"].sum()) for c in project.case_ids()] == [2, 2, 0]
         assert project.masks("case_001")["liver"].flat[1]
         assert project.masks("case_002")["kidney"].sum() == 2
-        assert project.missing_supports("case_003") == ("kidney", "liver")
+        assert set(project.masks("case_003")) == {"lesion"}
 
 
 def test_a_second_import_replaces_only_when_asked(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +65,61 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} does not exist.", "Check the path.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not readable JSON: {error}.", "Restore the file.") from error
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Add a JSON object as the last line of a file; it is on the disk when this returns.
+
+    A last line that a crash cut short is dropped first. Where the line cannot be written the file
+    is as it was, and an OSError is raised.
+    """
+    line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        end = _end_of_lines(file)
+        file.truncate(end)
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: Any) -> int:
+    """Return the size of a file without a torn last line."""
+    size = int(file.seek(0, os.SEEK_END))
+    if size == 0:
+        return 0
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return size
+    file.seek(0)
+    return int(file.read().rfind(b"\n") + 1)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the JSON objects of a file, one a line, none where there is no file.
+
+    A torn last line is dropped.
+
+    Raises
+    ------
+    InputError
+        A line before the last is no object.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise ValueError("no object")
+        except ValueError as error:
+            raise InputError(
+                f"Line {number} of {path.name} is no entry: {error}.", "Restore the file."
+            ) from error
+        yield value
 
 
 def sha256(path: Path) -> str:

@@ -28,6 +28,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for a prog
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Replace masks; the old ones are kept.")
 ]
+AcceptedOption = Annotated[
+    bool,
+    typer.Option(
+        "--accepted", help="A person drew or checked these masks: they may enter training."
+    ),
+]
 ResampleOption = Annotated[
     bool,
     typer.Option(
@@ -155,12 +161,14 @@ def import_masks(
     ] = False,
     replace: ReplaceOption = False,
     resample: ResampleOption = False,
+    accepted: AcceptedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add the masks of one structure."""
     from napari_backsplit.backend.project import Masks
 
-    _import(project, Masks(structure, folder, pattern, absent_is_empty), replace, resample, as_json)
+    masks = Masks(structure, folder, pattern, absent_is_empty)
+    _import(project, masks, replace, resample, accepted, as_json)
 
 
 @importing.command("labels")
@@ -174,6 +182,7 @@ def import_labels(
     ] = False,
     replace: ReplaceOption = False,
     resample: ResampleOption = False,
+    accepted: AcceptedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add structures from label maps with many ids in one file (as TotalSegmentator --ml)."""
@@ -185,7 +194,7 @@ def import_labels(
         raise InputError(f"--ids: {odd[0]!r} is no label id.", "Write --ids 2=kidney,3=kidney.")
     others: Literal["ignore", "refuse"] = "ignore" if ignore_others else "refuse"
     maps = LabelMaps(folder, pattern, {int(key): name for key, name in named.items()}, others)
-    _import(project, maps, replace, resample, as_json)
+    _import(project, maps, replace, resample, accepted, as_json)
 
 
 @importing.command("structures")
@@ -196,13 +205,14 @@ def import_structures(
     pattern: PatternOption = "{case}/{structure}.nii.gz",
     replace: ReplaceOption = False,
     resample: ResampleOption = False,
+    accepted: AcceptedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add structures from folders with one file a structure (as TotalSegmentator)."""
     from napari_backsplit.backend.project import StructureFiles
 
     files = StructureFiles(folder, pattern, pairs(names.split(",")))
-    _import(project, files, replace, resample, as_json)
+    _import(project, files, replace, resample, accepted, as_json)
 
 
 @importing.command("nnunet")
@@ -215,13 +225,16 @@ def import_nnunet(
     ] = None,
     replace: ReplaceOption = False,
     resample: ResampleOption = False,
+    accepted: AcceptedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add the cases of an nnU-Net raw dataset; imagesTs is reserved for the test."""
     from napari_backsplit.backend.project import import_nnunet_raw
 
     with open_project(project) as opened:
-        report = import_nnunet_raw(opened, folder, pairs(label), replace=replace, resample=resample)
+        report = import_nnunet_raw(
+            opened, folder, pairs(label), replace=replace, resample=resample, accepted=accepted
+        )
     _show_import(report, as_json)
 
 
@@ -258,7 +271,7 @@ def fuse(
     Where a case lacks a support, its background stays 0 here; a training is told "background or
     that support" instead.
     """
-    from napari_backsplit.backend.fusion.fuse import fuse_case, project_scheme
+    from napari_backsplit.backend.fusion.cases import fuse_case, project_scheme
     from napari_backsplit.cli.console import show
 
     if output.exists() and any(output.iterdir()):
@@ -316,11 +329,13 @@ def _grouped(notes: Sequence[str]) -> list[str]:
     ]
 
 
-def _import(project: Path, masks: Any, replace: bool, resample: bool, as_json: bool) -> None:
+def _import(
+    project: Path, masks: Any, replace: bool, resample: bool, accepted: bool, as_json: bool
+) -> None:
     from napari_backsplit.backend.project import import_masks as apply
 
     with open_project(project) as opened:
-        report = apply(opened, [masks], replace=replace, resample=resample)
+        report = apply(opened, [masks], replace=replace, resample=resample, accepted=accepted)
     _show_import(report, as_json)
 
 

@@ -70,14 +70,18 @@ def _outcome(job: str, result: dict[str, Any]) -> str:
 def _begin_training(folder: Path, spec: RunSpec) -> None:
     """Refuse an impossible run before it becomes a job, and keep the test set from now on."""
     from napari_backsplit.backend.project import Project
-    from napari_backsplit.backend.training.arms import arm_scheme
+    from napari_backsplit.backend.training.arms import arm_scheme, what_enters
     from napari_backsplit.backend.training.baseline import require_plan_set
     from napari_backsplit.backend.training.schedule import require_all_to_join
+    from napari_backsplit.cli.console import say_aside
 
     require_project(folder)
     require_plan_set(folder, spec.plan_set, spec.fold)
     with Project.open(folder, fall_back=True) as project:
-        scheme = arm_scheme(project, spec.arm, spec.supports, project.training_cases())
+        cases = project.training_cases()
+        scheme = arm_scheme(project, spec.arm, spec.supports, cases, spec.masks)
+        for text in what_enters(project, scheme, cases):
+            say_aside(text, "yellow")
         require_all_to_join(spec, len(scheme.supports))
         if not project.read_only:
             project.freeze_test()

@@ -21,7 +21,7 @@ from napari_backsplit.backend.experiments.plan import (
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.phantom import sample_project
 from napari_backsplit.backend.project import LabelMaps, Project, import_folder
-from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.arms import arm_scheme, what_enters
 
 DATA_FOLDER = "BACKSPLIT_TEST_DATA"
 DATA_FILE = "data.json"
@@ -113,7 +113,7 @@ def _import(folder: Path, name: str, seed: int, data: LabelFolder, source: Path)
     with Project.create(
         folder, name, [data.channel], data.targets, data.supports, seed=seed
     ) as project:
-        report = import_folder(project, source / "images", data.pattern, [labels])
+        report = import_folder(project, source / "images", data.pattern, [labels], accepted=True)
         if report.errors:
             text = "; ".join(f"{e.source.name}: {e.message}" for e in report.errors[:3])
             raise InputError(f"{len(report.errors)} file(s) cannot be used: {text}.", "Mend them.")
@@ -139,4 +139,5 @@ def _require_fit(plan: ExperimentPlan, project: Project) -> None:
         )
     cases = project.training_cases()
     for arm in plan.study_arms(0):
-        arm_scheme(project, arm.run.arm, arm.run.supports, cases)
+        run = arm.run
+        what_enters(project, arm_scheme(project, run.arm, run.supports, cases, run.masks), cases)

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.errors import GeometryError, InputError
-from napari_backsplit.backend.volume import Geometry, Volume, write_volume
-
-if TYPE_CHECKING:
-    from napari_backsplit.backend.project import Project
 
 Mask = NDArray[np.bool_]
 LabelMap = NDArray[Any]
@@ -302,45 +297,3 @@ def _check_supports(names: Sequence[str], scheme: LabelScheme) -> None:
             f"{', '.join(strange)} cannot be missing: it is no support of the label scheme.",
             "Make the mask of a target, an empty one if there is no lesion.",
         )
-
-
-# --- cases of a project -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class FusedCase:
-    """The fusion of one case, on its image's grid."""
-
-    case: str
-    fused: Fused
-    geometry: Geometry
-
-    @property
-    def volume(self) -> Volume:
-        """The label map with its place in the patient."""
-        return Volume(self.fused.label_map, self.geometry)
-
-    def write(self, path: Path) -> None:
-        """Write the label map, on the image's grid."""
-        write_volume(self.volume, path)
-
-
-def project_scheme(project: Project) -> LabelScheme:
-    """Return the scheme of all targets and supports of a project."""
-    return LabelScheme(project.schema.target_names, project.schema.support_names)
-
-
-def fuse_case(project: Project, case: str, scheme: LabelScheme | None = None) -> FusedCase:
-    """Fuse the masks of a case.
-
-    Parameters
-    ----------
-    project : Project
-    case : str
-    scheme : LabelScheme, optional
-        Defaults to all targets and supports of the project. Masks outside it are left out.
-    """
-    scheme = scheme or project_scheme(project)
-    geometry = project.geometry(case)
-    masks = {n: mask for n, mask in project.masks(case).items() if n in scheme.names}
-    return FusedCase(case, fuse(masks, scheme, geometry.shape), geometry)

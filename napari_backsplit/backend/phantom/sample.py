@@ -206,3 +206,4 @@ def _add_case(project: Project, case: SampleCase, supports: Mapping[str, Sequenc
     for name, mask in masks.items():
         volume = Volume(mask, phantom.image.geometry)
         project.set_mask(added, name, volume, {"engine": "phantom", "notes": (NOTE,)})
+        project.judge(added, "accepted", name, who="phantom", comment="drawn, not segmented")

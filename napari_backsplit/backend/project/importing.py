@@ -71,6 +71,7 @@ def apply_plan(
     *,
     replace: bool = False,
     resample: bool = False,
+    accepted: bool = False,
     reading: Reading = AS_STORED,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -82,6 +83,8 @@ def apply_plan(
         Replace masks that are there; the old ones are kept.
     resample : bool
         Bring channels and masks on another grid to that of the first channel, and record it.
+    accepted : bool
+        The masks were drawn or checked by a person: each gets the verdict "accepted".
     reading : Reading
         How the images of new cases are read.
     progress : callable, optional
@@ -99,7 +102,7 @@ def apply_plan(
         case = found.existing or log.guard(first_file(found), partial(add, found))
         if case:
             log.look_at(project, found, case)
-            log.attach(project, found, case, Options(replace, resample))
+            log.attach(project, found, case, Options(replace, resample, accepted))
         if progress:
             progress(done, len(plan.cases))
     return ImportReport(log.added, log.masks, tuple(log.notes), tuple(log.problems))
@@ -115,12 +118,13 @@ def import_folder(
     test: bool = False,
     replace: bool = False,
     resample: bool = False,
+    accepted: bool = False,
     reading: Reading = AS_STORED,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Scan a folder and apply the plan; see `scan_folder` and `apply_plan`."""
     plan = scan_folder(project, images, pattern, masks, channels=channels, test=test)
-    options = {"replace": replace, "resample": resample}
+    options = {"replace": replace, "resample": resample, "accepted": accepted}
     return apply_plan(project, plan, **options, reading=reading, progress=progress)
 
 
@@ -130,11 +134,14 @@ def import_masks(
     *,
     replace: bool = False,
     resample: bool = False,
+    accepted: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Import masks for cases of the project; see `scan_masks` and `apply_plan`."""
     plan = scan_masks(project, masks)
-    return apply_plan(project, plan, replace=replace, resample=resample, progress=progress)
+    return apply_plan(
+        project, plan, replace=replace, resample=resample, accepted=accepted, progress=progress
+    )
 
 
 def import_multilabel(

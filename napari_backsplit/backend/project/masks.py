@@ -161,11 +161,19 @@ def read_provenance(path: Path) -> Provenance:
         ) from error
 
 
-def write_review(path: Path, review: Review, who: str) -> None:
-    """Change the review state of a mask."""
-    values = read_provenance(path).model_dump(mode="json")
-    change = {"review": review, "reviewed_by": who or login(), "reviewed_when": today()}
+def write_review(path: Path, review: Review, who: str, when: str) -> str:
+    """Change the review state of a mask as it is now; return the SHA-256 of its file."""
+    known = {} if is_as_written(path) else {"voxels": int(np.count_nonzero(read_mask(path).array))}
+    values = {**read_provenance(path).model_dump(mode="json"), **known, "sha256": sha256(path)}
+    change = {"review": review, "reviewed_by": who, "reviewed_when": when}
     write_json(beside(path), Provenance(**{**values, **change}).model_dump(mode="json"))
+    return str(values["sha256"])
+
+
+def content_of(path: Path) -> str:
+    """Return the SHA-256 of a mask's file, from its provenance where that has it."""
+    kept = read_json(beside(path)) if beside(path).exists() else {}
+    return str(kept.get("sha256") or sha256(path))
 
 
 def is_as_written(path: Path) -> bool:

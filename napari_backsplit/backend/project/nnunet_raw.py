@@ -149,11 +149,14 @@ def import_nnunet_raw(
     channels: Mapping[str, str] | None = None,
     replace: bool = False,
     resample: bool = False,
+    accepted: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Scan a raw dataset and apply the plan; see `scan_nnunet_raw` and `apply_plan`."""
     plan = scan_nnunet_raw(project, folder, roles, channels=channels)
-    return apply_plan(project, plan, replace=replace, resample=resample, progress=progress)
+    return apply_plan(
+        project, plan, replace=replace, resample=resample, accepted=accepted, progress=progress
+    )
 
 
 def _labels(labels: Mapping[str, Any]) -> dict[str, int]:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import BackSplitError, InputError, ProjectError
 from napari_backsplit.backend.files import atomic_path, read_json
-from napari_backsplit.backend.project.schema import Value, explain
+from napari_backsplit.backend.project.schema import explain
+from napari_backsplit.backend.project.values import Value
 
 FILE = "private.json"
 

@@ -15,6 +15,7 @@ from napari_backsplit.backend.geometry import Geometry
 from napari_backsplit.backend.project import masks as maskery
 from napari_backsplit.backend.project import splits
 from napari_backsplit.backend.project.schema import Case, Image, Provenance, Schema, parse
+from napari_backsplit.backend.project.verdicts import Verdict, last_of, read_verdicts
 
 FILE = "project.json"
 
@@ -25,6 +26,8 @@ class ProjectReader:
     Attributes
     ----------
     folder : Path
+    cases_folder : Path
+        Where masks and verdicts are: in the folder, or in a snapshot of it.
     changed : Signal
         Emits the id of the case that changed, "" for the project as a whole. It is emitted
         in the thread that made the change.
@@ -32,8 +35,9 @@ class ProjectReader:
 
     changed = Signal(str)
 
-    def __init__(self, folder: Path, schema: Schema) -> None:
+    def __init__(self, folder: Path, schema: Schema, cases: Path | None = None) -> None:
         self.folder = folder
+        self.cases_folder = cases or folder / "cases"
         self._schema = schema
 
     @property
@@ -77,12 +81,17 @@ class ProjectReader:
     def problems(self, case: str) -> tuple[str, ...]:
         """Say what keeps a case from being trained on, () if nothing does."""
         lacking = [f"lacks the channel {name}" for name in self.case(case).missing_channels]
-        unmarked = [
-            f"has no mask of {name}"
-            for name in self._schema.target_names
-            if self.mask_path(case, name) is None
-        ]
-        return (*lacking, *unmarked)
+        unmarked = [self._problem_of(case, name) for name in self._schema.target_names]
+        judged = self.verdict(case)
+        rejected = judged is not None and judged.verdict == "rejected"
+        return (*lacking, *filter(None, unmarked), *["was rejected in review"] * rejected)
+
+    def _problem_of(self, case: str, target: str) -> str:
+        record = self.provenance(case, target)
+        if record is None:
+            return f"has no mask of {target}"
+        rejected = record.review == "rejected"
+        return f"has a mask of {target} that was rejected in review" if rejected else ""
 
     def geometry(self, case: str) -> Geometry:
         """Return the grid of a case; no file is read."""
@@ -135,14 +144,29 @@ class ProjectReader:
         path = self.mask_path(case, structure)
         return path is None or maskery.is_as_written(path)
 
-    def missing_supports(self, case: str) -> tuple[str, ...]:
-        """Return the supports that a case has no mask of; an empty mask is not missing."""
-        return tuple(s for s in self._schema.support_names if self.mask_path(case, s) is None)
-
     def provenance(self, case: str, structure: str) -> Provenance | None:
         """Return where a mask comes from, None if there is no mask."""
         path = self.mask_path(case, structure)
         return None if path is None else maskery.read_provenance(path)
+
+    def verdicts(self, case: str) -> tuple[Verdict, ...]:
+        """Return all that was said of a case and its masks, the first verdict first."""
+        return read_verdicts(self.cases_folder / self.case(case).id)
+
+    def verdict(self, case: str, structure: str = "") -> Verdict | None:
+        """Return the last verdict on a mask, or on the case; None without one."""
+        return last_of(self.verdicts(case), structure)
+
+    def edited_since(self, case: str, verdict: Verdict) -> bool:
+        """Whether a mask that a verdict was about is another one now, or gone, or new."""
+        names = [verdict.structure] if verdict.structure else None
+        return self.contents(case, names) != verdict.masks
+
+    def contents(self, case: str, structures: Sequence[str] | None = None) -> dict[str, str]:
+        """Return the SHA-256 of the mask files of a case, by structure; of some, or of all."""
+        names = [s.name for s in self._schema.structures] if structures is None else structures
+        paths = {name: self.mask_path(case, name) for name in names}
+        return {name: maskery.content_of(path) for name, path in paths.items() if path}
 
     def has_lesion(self, case: str) -> bool:
         """Tell whether any target mask of a case has a voxel; False if there is no mask."""
@@ -163,7 +187,7 @@ class ProjectReader:
         return path.exists() and path.stat().st_size == image.size and sha256(path) == image.sha256
 
     def _mask_file(self, case: str, structure: str) -> Path:
-        return maskery.place_of(self._schema, self.folder / "cases" / self.case(case).id, structure)
+        return maskery.place_of(self._schema, self.cases_folder / self.case(case).id, structure)
 
     def splits(self, folds: int = 5) -> list[dict[str, list[str]]]:
         """Split the training cases by patient: [{"train": case ids, "val": case ids}, ...].

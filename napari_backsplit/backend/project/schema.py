@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.project.recipes import Recipe
+from napari_backsplit.backend.project.recipes import fused_supports as made_by
+from napari_backsplit.backend.project.values import Structure as Structure
+from napari_backsplit.backend.project.values import Value as Value
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.geometry import Geometry
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The version of project.json that this package writes."""
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {}
+MIGRATIONS: dict[int, Migration] = {1: dict}  # format 2 adds the recipes, of which there are none
 """Version -> the function that turns a project.json of that version into the next one."""
 
 OKABE_ITO = (
@@ -33,15 +37,10 @@ OKABE_ITO = (
 )
 """Colours that people with colour-vision deficiency tell apart (Okabe and Ito, 2008)."""
 
-Review = Literal["unreviewed", "accepted", "rejected"]
+Judgement = Literal["accepted", "needs_work", "rejected"]
+Review = Literal["unreviewed", "accepted", "needs_work", "rejected"]
 Triple = tuple[float, float, float]
-_Model = TypeVar("_Model", bound="Value")
-
-
-class Value(BaseModel):
-    """A frozen value that refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+_Model = TypeVar("_Model", bound=Value)
 
 
 class Channel(Value):
@@ -56,13 +55,6 @@ class Channel(Value):
         if isinstance(data, Mapping) and not data.get("modality"):
             return {**data, "modality": data.get("name", "")}
         return data
-
-
-class Structure(Value):
-    """A target or a support: its name and its colour."""
-
-    name: str = Field(pattern=r"^[a-z0-9_-]+$", max_length=64)
-    colour: str = Field(pattern=r"^#[0-9a-f]{6}$")
 
 
 class Image(Value):
@@ -147,7 +139,10 @@ class Schema(Value):
     Attributes
     ----------
     targets, supports
-        In order of priority: the first wins where two overlap, and targets always win.
+        What has a mask of its own, in order of priority: the first wins where two overlap, and
+        targets always win.
+    recipes
+        What is made of the supports before they are fused, step by step.
     file_ending
         Of every image of the project (nnU-Net knows one a data set); "" before the first case.
     folds
@@ -161,6 +156,7 @@ class Schema(Value):
     channels: tuple[Channel, ...] = Field(min_length=1)
     targets: tuple[Structure, ...] = Field(min_length=1)
     supports: tuple[Structure, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
     cases: dict[str, Case] = {}
     seed: int = 0
     file_ending: str = ""
@@ -173,6 +169,7 @@ class Schema(Value):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{', '.join(twice)} is there twice")
+        made_by(self.supports, self.target_names, self.recipes)
         return self
 
     @property
@@ -189,6 +186,11 @@ class Schema(Value):
     def support_names(self) -> tuple[str, ...]:
         """Names of the supports, the one with the highest priority first."""
         return tuple(support.name for support in self.supports)
+
+    @property
+    def fused_supports(self) -> tuple[Structure, ...]:
+        """The supports of the label map: what the recipes make, in order of priority."""
+        return made_by(self.supports, self.target_names, self.recipes)
 
     @property
     def channel_names(self) -> tuple[str, ...]:

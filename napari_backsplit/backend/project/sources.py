@@ -28,10 +28,18 @@ class Options:
         Replace a mask that is there; the old one is kept.
     resample
         Bring what is on another grid to the image's, and record it.
+    accepted
+        A person drew or checked the masks.
     """
 
     replace: bool = False
     resample: bool = False
+    accepted: bool = False
+
+    def judge(self, project: Project, case: str, structure: str) -> None:
+        """Accept a mask that was just written, where that was asked for."""
+        if self.accepted:
+            project.judge(case, "accepted", structure, comment="Accepted when it was imported.")
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class EmptyMask:
         note = "No file was there; it was declared that the case is free of it."
         provenance = {"engine": "declared", "notes": (note,)}
         project.set_mask(case, self.structure, empty, provenance, replace=options.replace)
+        options.judge(project, case, self.structure)
         return (self.structure,)
 
 
@@ -165,6 +174,7 @@ def _set(
         resample=options.resample,
         source=source,
     )
+    options.judge(project, case, structure)
 
 
 def _read(reader: Callable[[Path], Volume], file: Path, what: str) -> Volume:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.files import link_or_copy, write_json
@@ -18,16 +18,20 @@ from napari_backsplit.backend.project.images import AS_STORED, Reading
 from napari_backsplit.backend.project.lock import WriterLock
 from napari_backsplit.backend.project.private import Private, read_private, write_private
 from napari_backsplit.backend.project.reader import FILE, ProjectReader, read_schema
+from napari_backsplit.backend.project.recipes import Recipe, owners
 from napari_backsplit.backend.project.schema import (
     Case,
     Channel,
+    Judgement,
     Provenance,
-    Review,
     Schema,
     Structure,
     checked,
     coloured,
+    today,
 )
+from napari_backsplit.backend.project.snapshot import keep_snapshot
+from napari_backsplit.backend.project.verdicts import Verdict, append_verdict
 from napari_backsplit.backend.volume import Volume
 
 _REFUSED = "The test set has been used by a training."
@@ -43,9 +47,14 @@ class Project(ProjectReader):
     """
 
     def __init__(
-        self, folder: Path, schema: Schema, lock: WriterLock | None, notice: str = ""
+        self,
+        folder: Path,
+        schema: Schema,
+        lock: WriterLock | None,
+        notice: str = "",
+        cases: Path | None = None,
     ) -> None:
-        super().__init__(folder, schema)
+        super().__init__(folder, schema, cases)
         self.notice = notice
         self._lock = lock
         self._turn = threading.RLock()
@@ -131,6 +140,24 @@ class Project(ProjectReader):
                 return cls(folder, schema, None, f"{error.problem} It is open here to read only.")
             raise
         return cls._writer(folder, lock)
+
+    @classmethod
+    def snapshot(cls, folder: Path | str, into: Path) -> Project:
+        """Open a project to read, with its schema and masks as they were at the first call.
+
+        What is edited meanwhile is not seen: a mask's file is replaced, never written in, and the
+        snapshot holds on to the one that was there.
+
+        Parameters
+        ----------
+        into : Path
+            Where the snapshot is, or will be, kept: hard links to masks, copies of what was said.
+        """
+        whole = cls.open(folder, read_only=True)
+        if not (into / FILE).exists():
+            keep_snapshot(whole.folder, into)
+        schema, _ = read_schema(into)
+        return cls(whole.folder, schema, None, whole.notice, cases=into / "cases")
 
     @classmethod
     def _writer(cls, folder: Path, lock: WriterLock) -> Project:
@@ -267,7 +294,7 @@ class Project(ProjectReader):
             if source is not None:
                 origins = read_private(self.folder)
                 write_private(self.folder, origins.with_mask(case, structure, source.resolve()))
-            trash = self.folder / "cases" / case / "trash" if keep_old else None
+            trash = self.cases_folder / case / "trash" if keep_old else None
             maskery.replace(path, fitted, record, trash)
         self.changed.emit(case)
         return path
@@ -279,23 +306,98 @@ class Project(ProjectReader):
         """
         path = self._mask_file(case, structure)
         with self._writing(f"{structure} of {case}"):
-            maskery.remove(path, self.folder / "cases" / case / "trash")
+            maskery.remove(path, self.cases_folder / case / "trash")
         self.changed.emit(case)
 
-    def set_review(self, case: str, structure: str, review: Review, who: str = "") -> None:
-        """Record that a person accepted or rejected a mask.
+    def judge(
+        self,
+        case: str,
+        judgement: Judgement,
+        structure: str = "",
+        *,
+        comment: str = "",
+        who: str = "",
+    ) -> Verdict:
+        """Record what a person says of a mask or, without a structure, of the case.
 
         Raises
         ------
         ProjectError
             The case has no mask of the structure.
         """
-        path = self.mask_path(case, structure)
-        if path is None:
+        path = self.mask_path(case, structure) if structure else None
+        if structure and path is None:
             raise ProjectError(f"{case} has no mask of {structure}.", "Make one first.")
-        with self._writing(f"the review of {case}"):
-            maskery.write_review(path, review, who)
+        who, when = who or maskery.login(), today()
+        with self._writing(f"the verdict on {case}"):
+            if path is not None:
+                judged = {structure: maskery.write_review(path, judgement, who, when)}
+            else:
+                judged = self.contents(case)
+            verdict = Verdict(
+                structure=structure,
+                verdict=judgement,
+                comment=comment,
+                who=who,
+                when=when,
+                masks=judged,
+            )
+            append_verdict(self.cases_folder / case, verdict)
         self.changed.emit(case)
+        return verdict
+
+    def add_recipe(
+        self, kind: Literal["merge", "subtract", "grow"], support: str, sources: Sequence[str] = ()
+    ) -> None:
+        """Make or change a support by a recipe; see `Recipe`. No mask is changed.
+
+        Raises
+        ------
+        InputError
+            It names what is not there, or makes what is.
+        """
+        values = {"kind": kind, "support": support, "sources": tuple(sources)}
+        recipe = checked(Recipe, "The recipe", **values, who=maskery.login(), when=today())
+        self._set_recipes((*self._schema.recipes, recipe))
+
+    def remove_recipe(self, number: int) -> None:
+        """Take a recipe away, the first being 0: what it changed is as it was before.
+
+        Raises
+        ------
+        InputError
+            There is none of this number, or a later one needs it.
+        """
+        recipes = self._schema.recipes
+        if not 0 <= number < len(recipes):
+            raise InputError(
+                f"There is no recipe {number + 1}.", f"The project has {len(recipes)} recipes."
+            )
+        self._set_recipes((*recipes[:number], *recipes[number + 1 :]))
+
+    def _set_recipes(self, recipes: tuple[Recipe, ...]) -> None:
+        values = {**dict(self._schema), "recipes": recipes}
+        with self._writing("the recipes"):
+            self._save(checked(Schema, "The recipes", **values))
+
+    def set_priorities(self, names: Sequence[str]) -> None:
+        """Set the order of the fused supports, the one that wins first.
+
+        Raises
+        ------
+        InputError
+            The names are not those of the fused supports.
+        """
+        schema = self._schema
+        known = [support.name for support in schema.fused_supports]
+        if sorted(names) != sorted(known):
+            raise InputError(
+                f"The priorities name {', '.join(names)}.",
+                f"Name each of {', '.join(known)} once.",
+            )
+        owner = owners(schema.support_names, schema.recipes)
+        order = sorted(schema.support_names, key=lambda name: names.index(owner[name]))
+        self.set_supports(order)
 
     def set_supports(self, supports: Sequence[Structure | str]) -> None:
         """Set the supports, the one with the highest priority first.

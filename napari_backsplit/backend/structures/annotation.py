@@ -271,7 +271,7 @@ class Annotation:
         """
         with self._saving:
             self._write(structure, keep_empty=True)
-            self.project.set_review(self.case, structure, "accepted")
+            self.project.judge(self.case, "accepted", structure)
             self._journal.append({"op": "review", "structure": structure, "review": "accepted"})
             self._unlocked.discard(structure)
         self.changed.emit(structure, None)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_backsplit.backend.files import read_lines
 from napari_backsplit.backend.structures.engines import About
-from napari_backsplit.backend.structures.journal import Entry, pack, read_entries, unpack
+from napari_backsplit.backend.structures.journal import Entry, pack, unpack
 from napari_backsplit.backend.structures.prompts import (
     Bounds,
     Box,
@@ -250,7 +251,7 @@ def read_prompts(path: Path, structure: str) -> tuple[AnyPrompt, ...]:
     """Return the prompts of a structure that a journal ends with, undone ones left out."""
     history = History()
     prompts: dict[int, AnyPrompt] = {}
-    for entry in read_entries(path):
+    for entry in read_lines(path):
         if entry.get("structure") == structure:
             history = _begun(entry) if entry["op"] == "start" else history
             _apply(entry, history, prompts)

@@ -18,10 +18,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.files import append_line, read_lines
 from napari_backsplit.backend.project.schema import today
 from napari_backsplit.backend.structures.prompts import Bounds
 
@@ -62,11 +60,8 @@ class Journal:
         ProjectError
             It cannot be written. The journal is as it was.
         """
-        line = json.dumps({"when": today(), "who": self._who, **entry}, ensure_ascii=False) + "\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+", buffering=0) as file:
-                _write_whole(file, line.encode())
+            append_line(self.path, {"when": today(), "who": self._who, **entry})
         except OSError as error:
             raise ProjectError(
                 f"The journal cannot be written: {error.strerror or type(error).__name__}. "
@@ -76,54 +71,7 @@ class Journal:
 
     def entries(self) -> tuple[Entry, ...]:
         """Read all whole entries."""
-        return tuple(read_entries(self.path))
-
-
-def _write_whole(file: Any, line: bytes) -> None:
-    """Append a line after the last whole one; leave nothing of it where that fails."""
-    end = _end_of_lines(file)
-    file.truncate(end)
-    try:
-        written = file.write(line)
-        if written != len(line):
-            raise OSError(28, "No space left on device")
-        os.fsync(file.fileno())
-    except OSError:
-        file.truncate(end)
-        raise
-
-
-def _end_of_lines(file: Any) -> int:
-    """Return the size of a file without a torn last line."""
-    size = int(file.seek(0, os.SEEK_END))
-    if size == 0:
-        return 0
-    file.seek(size - 1)
-    if file.read(1) == b"\n":
-        return size
-    file.seek(0)
-    return int(file.read().rfind(b"\n") + 1)
-
-
-def read_entries(path: Path) -> Iterator[Entry]:
-    """Read the entries of a journal, none where there is no file; a torn last line is dropped.
-
-    Raises
-    ------
-    InputError
-        A line before the last is no entry.
-    """
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            entry = json.loads(line)
-            if not isinstance(entry, dict):
-                raise ValueError("no object")
-        except ValueError as error:
-            raise InputError(
-                f"Line {number} of {path.name} is no entry: {error}.", "Restore the file."
-            ) from error
-        yield entry
+        return tuple(read_lines(self.path))
 
 
 def pack(difference: NDArray[np.bool_]) -> str:

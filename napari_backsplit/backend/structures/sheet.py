@@ -17,7 +17,7 @@ from napari_backsplit.backend.structures.prompts import Bounds, bounds_of, slice
 from napari_backsplit.backend.volume import Volume
 
 Mask = NDArray[np.bool_]
-Standing = Literal["none", "editing", "accepted", "rejected"]
+Standing = Literal["none", "editing", "accepted", "needs_work", "rejected"]
 FULL = 0.9
 """A mask of more than this share of the image is said to fill it."""
 

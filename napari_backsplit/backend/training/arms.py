@@ -20,6 +20,13 @@ from scipy import ndimage
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import sha256
+from napari_backsplit.backend.fusion.cases import (
+    Admit,
+    admitted,
+    case_masks,
+    project_scheme,
+)
+from napari_backsplit.backend.fusion.cases import missing_supports as unknown_in
 from napari_backsplit.backend.fusion.fuse import (
     LabelScheme,
     PartialCodes,
@@ -29,13 +36,12 @@ from napari_backsplit.backend.fusion.fuse import (
 )
 from napari_backsplit.backend.geometry import Geometry, restore, to_canonical
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.recipes import sources_of
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS, Arm, arm_name
 
 VIRTUAL = "virtual"
 BLOB_SMOOTHNESS = 2.0
 """Standard deviation, in voxels, of the noise whose upper tail is a blob."""
-
-Masks = Mapping[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class ArmScheme:
         `permuted`: whose supports a case gets.
     seed : int
         Seed of the controls.
+    admit : Admit
+        Which masks of supports enter.
     """
 
     arm: Arm
@@ -58,6 +66,7 @@ class ArmScheme:
     supports: tuple[str, ...]
     donors: Mapping[str, str]
     seed: int
+    admit: Admit = "accepted"
 
     @property
     def name(self) -> str:
@@ -72,7 +81,11 @@ class ArmScheme:
 
 
 def arm_scheme(
-    project: Project, arm: Arm, supports: Sequence[str], cases: Sequence[str]
+    project: Project,
+    arm: Arm,
+    supports: Sequence[str],
+    cases: Sequence[str],
+    admit: Admit = "accepted",
 ) -> ArmScheme:
     """Return an arm's scheme on a project.
 
@@ -81,16 +94,18 @@ def arm_scheme(
     project : Project
     arm : Arm
     supports : sequence of str
-        A subset of the project's supports; empty: all. Ignored by arms that take none.
+        A subset of the project's fused supports; empty: all. Ignored by arms that take none.
     cases : sequence of str
         The cases of the plan set, among which `permuted` exchanges supports.
+    admit : Admit
+        Which masks of supports enter.
 
     Raises
     ------
     InputError
         A support is not the project's, or an arm lacks what it needs.
     """
-    known = [support.name for support in project.schema.supports]
+    known = project_scheme(project).supports
     unknown = sorted(set(supports) - set(known))
     if unknown:
         raise InputError(
@@ -103,6 +118,7 @@ def arm_scheme(
         supports=chosen if arm in WITH_SUPPORTS else (),
         donors=_donors(cases, project.schema.seed) if arm == "permuted" else {},
         seed=project.schema.seed,
+        admit=admit,
     )
 
 
@@ -116,6 +132,33 @@ def _donors(cases: Sequence[str], seed: int) -> dict[str, str]:
     return dict(zip(order, order[1:] + order[:1], strict=True))
 
 
+def what_enters(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> list[str]:
+    """Say which supports are not known in some of the cases, a sentence each.
+
+    Raises
+    ------
+    InputError
+        A support is not known in any of them: there is nothing to learn it from.
+    """
+    names = scheme.supports
+    lacking = {case: missing_supports(project, scheme, case) for case in cases}
+    counts = {name: sum(name in missing for missing in lacking.values()) for name in names}
+    for name in names:
+        if counts[name] == len(cases):
+            raise InputError(
+                f"{name}: none of {len(cases)} training cases has a mask that may enter "
+                f"(masks: {scheme.admit}).",
+                f"Accept masks of {name} in the review (backsplit verdict accepted --structure "
+                f"{name}), train with --masks unreviewed, or leave the support out.",
+            )
+    return [
+        f"{name} is not known in {count} of {len(cases)} cases (no mask, or not accepted): "
+        f"background there means background or {name}."
+        for name, count in counts.items()
+        if count
+    ]
+
+
 def missing_sets(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> PartialCodes:
     """Return the code of each set of supports that some case lacks."""
     missing = {case: missing_supports(project, scheme, case) for case in cases}
@@ -126,7 +169,7 @@ def missing_supports(project: Project, scheme: ArmScheme, case: str) -> tuple[st
     """Return which of the arm's supports are not known in a case."""
     if scheme.arm == "virtual-set":
         return (VIRTUAL,)
-    absent = project.missing_supports(scheme.donors.get(case, case))
+    absent = unknown_in(project, scheme.donors.get(case, case), scheme.admit)
     return tuple(name for name in scheme.supports if name in absent)
 
 
@@ -134,24 +177,22 @@ def arm_label_map(
     project: Project, scheme: ArmScheme, case: str, codes: PartialCodes
 ) -> NDArray[Any]:
     """Return what an arm tells the network about a case: codes (z, y, x) on the image's grid."""
-    masks = dict(project.masks(case))
     shape = project.geometry(case).shape
-    targets = {name: masks[name] for name in scheme.targets if name in masks}
-    supports = _supports(project, scheme, case, masks)
-    fused = fuse({**targets, **supports}, scheme.classes, shape)
+    targets = case_masks(project, case, scheme.admit, scheme.targets)
+    fused = fuse({**targets, **_supports(project, scheme, case)}, scheme.classes, shape)
     return encode_partial(fused.label_map, missing_supports(project, scheme, case), codes)
 
 
-def _supports(project: Project, scheme: ArmScheme, case: str, masks: Masks) -> Masks:
+def _supports(project: Project, scheme: ArmScheme, case: str) -> dict[str, NDArray[np.bool_]]:
+    owner = scheme.donors.get(case, case)
+    masks = case_masks(project, owner, scheme.admit, scheme.supports)
     if scheme.arm == "permuted":
-        donor, here = scheme.donors[case], project.geometry(case)
-        there = project.geometry(donor)
-        masks = {n: transplant(mask, there, here) for n, mask in project.masks(donor).items()}
-    own = {name: masks[name] for name in scheme.supports if name in masks}
+        there, here = project.geometry(owner), project.geometry(case)
+        return {name: transplant(mask, there, here) for name, mask in masks.items()}
     if scheme.arm == "blobs":
-        return {name: blob(own[name], [scheme.seed, index, *case.encode()])
-                for index, name in enumerate(own)}  # fmt: skip
-    return own
+        return {name: blob(mask, [scheme.seed, index, *case.encode()])
+                for index, (name, mask) in enumerate(masks.items())}  # fmt: skip
+    return masks
 
 
 def transplant(mask: NDArray[np.bool_], there: Geometry, here: Geometry) -> NDArray[np.bool_]:
@@ -184,9 +225,21 @@ def source_digest(project: Project, scheme: ArmScheme, case: str, codes: Partial
 
     The code is part of it, since the codes move where another case gains or loses a support.
     """
-    owner = dict.fromkeys(scheme.targets, case)
-    owner |= {name: scheme.donors.get(case, case) for name in scheme.supports}
-    paths = {name: project.mask_path(from_case, name) for name, from_case in owner.items()}
-    hashes: dict[str, Any] = {name: sha256(p) if p else None for name, p in paths.items()}
+    schema = project.schema
+    owner = dict.fromkeys(schema.target_names, case)
+    for name in scheme.supports:
+        sources = sources_of(name, schema.recipes)
+        owner |= dict.fromkeys(set(sources) - owner.keys(), scheme.donors.get(case, case))
+    hashes: dict[str, Any] = {
+        name: _content(project, of, name, scheme.admit) for name, of in sorted(owner.items())
+    }
     hashes[""] = codes.code(missing_supports(project, scheme, case))
+    if schema.recipes:
+        hashes["recipes"] = [recipe.words for recipe in schema.recipes]
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _content(project: Project, case: str, structure: str, admit: Admit) -> str | None:
+    """Return the hash of a mask that enters, None for one that does not."""
+    path = project.mask_path(case, structure)
+    return sha256(path) if path and admitted(project, case, structure, admit) else None

@@ -66,6 +66,10 @@ class RunSpec(_Frozen):
     supports (permuted) or random regions (blobs)."""
     supports: tuple[str, ...] = ()
     """Supports that the arm learns, in the project's order of priority; empty: all."""
+    masks: Literal["accepted", "unreviewed"] = "accepted"
+    """Masks of supports that enter: those that a person accepted, or also those that nobody
+    reviewed or that need work; a rejected one never does. Where a mask does not enter, background
+    means background or that support."""
     plan_set: str = "own"
     """Plan set that the run belongs to."""
     fold: Annotated[int, Field(ge=0)] | Literal["all"] = 0

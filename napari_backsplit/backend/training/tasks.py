@@ -12,7 +12,7 @@ from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme
+from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, what_enters
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
 
@@ -29,7 +29,7 @@ def run_plan(context: JobContext) -> dict[str, Any]:
     from napari_backsplit.backend.training import prepare
 
     spec = PlanSpec.model_validate(context.params["plan"])
-    with Project.open(context.project_folder, read_only=True) as project:
+    with _snapshot(context) as project:
         plan_set = prepare.make_plan_set(project, spec, _Steps(context))
         test_cases = len(project.test_cases())
     configuration = plan_set.plans()["configurations"][spec.configuration]
@@ -53,6 +53,11 @@ def run_plan(context: JobContext) -> dict[str, Any]:
         "features": configuration["architecture"]["arch_kwargs"]["features_per_stage"],
         "vanished_lesions": lost,
     }
+
+
+def _snapshot(context: JobContext) -> Project:
+    """Open the project as it is at the start of this attempt: masks may be edited meanwhile."""
+    return Project.snapshot(context.project_folder, context.folder / f"masks-{context.attempt}")
 
 
 def run_train(context: JobContext) -> dict[str, Any]:
@@ -83,9 +88,11 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
     """Return plans and dataset.json of the run, its arm prepared from the masks as they are."""
     from napari_backsplit.backend.training import prepare
 
-    with Project.open(context.project_folder, read_only=True) as project:
+    with _snapshot(context) as project:
         plan_set = prepare.open_plan_set(project, spec.plan_set)
-        scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases)
+        scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases, spec.masks)
+        for text in what_enters(project, scheme, plan_set.cases):
+            context.report(Note(level="warning", text=text))
         require_all_to_join(spec, len(scheme.supports))
         plan_set, name = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
         record = {

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_backsplit.backend.errors import GeometryError, InputError
+from napari_backsplit.backend.fusion.cases import fuse_case
 from napari_backsplit.backend.fusion.fuse import (
     LabelScheme,
     PartialCodes,
@@ -12,7 +13,6 @@ from napari_backsplit.backend.fusion.fuse import (
     decode_partial,
     encode_partial,
     fuse,
-    fuse_case,
     partial_codes,
     shared_box,
 )

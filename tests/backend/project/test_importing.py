@@ -320,7 +320,6 @@ def test_several_ids_make_one_structure(cases, make):
     ids = {2: "kidney", 3: "kidney", 5: "liver", 7: "spleen"}
     assert import_multilabel(cases, "case_001", file, ids) == ("kidney", "liver", "spleen")
     assert _voxels(cases, "case_001") == {"kidney": [0, 1], "liver": [2], "spleen": []}
-    assert cases.missing_supports("case_001") == ()
     record = cases.provenance("case_001", "kidney")
     assert record.model_dump()["labels"] == [2, 3]
     assert len(record.source_sha256) == 64

@@ -50,11 +50,11 @@ def test_a_name_is_used_once_over_targets_and_supports():
 
 def test_the_schema_survives_the_way_to_json_and_back():
     schema = _schema(seed=3, folds={"patient_001": 2})
-    assert parse(schema.model_dump(mode="json")) == (schema, 1)
+    assert parse(schema.model_dump(mode="json")) == (schema, 2)
 
 
 def test_a_newer_format_is_refused_with_both_versions():
-    with pytest.raises(ProjectError, match=r"format 99.*up to 1.*Update"):
+    with pytest.raises(ProjectError, match=r"format 99.*up to 2.*Update"):
         migrate({"format_version": 99})
 
 
@@ -65,9 +65,13 @@ def test_something_else_is_refused(data):
 
 
 def test_an_older_format_goes_through_every_migration(monkeypatch):
-    steps = {-1: lambda data: {**data, "a": 1}, 0: lambda data: {**data, "b": data["a"] + 1}}
-    monkeypatch.setattr(room, "MIGRATIONS", steps)
-    assert migrate({"format_version": -1}) == ({"format_version": 1, "a": 1, "b": 2}, -1)
+    steps = {
+        -1: lambda data: {**data, "a": 1},
+        0: lambda data: {**data, "b": data["a"] + 1},
+        1: dict,
+    }
+    monkeypatch.setattr(room, "MIGRATIONS", {**room.MIGRATIONS, **steps})
+    assert migrate({"format_version": -1}) == ({"format_version": 2, "a": 1, "b": 2}, -1)
 
 
 def test_a_format_without_a_migration_is_refused():

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.files import read_lines
 from napari_backsplit.backend.structures.journal import (
     EMPTY,
     Journal,
     fingerprint,
     pack,
-    read_entries,
     unpack,
 )
 
@@ -43,9 +43,9 @@ def test_a_journal_cut_anywhere_loses_at_most_its_last_entry(data: st.DataObject
     with path.open("rb+") as file:
         file.truncate(cut)
     whole = sum(end <= cut for end in ends[1:])
-    assert [e["id"] for e in read_entries(path)] == list(range(whole))
+    assert [e["id"] for e in read_lines(path)] == list(range(whole))
     journal.append({"op": "undo", "structure": "kidney", "id": 9})
-    assert [e["id"] for e in read_entries(path)] == [*range(whole), 9]
+    assert [e["id"] for e in read_lines(path)] == [*range(whole), 9]
     path.unlink()
 
 
@@ -53,7 +53,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text('{"op": "undo"}\nnonsense\n{"op": "redo"}\n')
     with pytest.raises(InputError, match=r"Line 2 of journal\.jsonl"):
-        list(read_entries(path))
+        list(read_lines(path))
 
 
 @given(arrays(bool, st.tuples(*[st.integers(1, 6)] * 3)))

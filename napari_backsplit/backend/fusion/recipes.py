@@ -1,0 +1,143 @@
+"""What the recipes of a project do to masks: union, difference, and growing over lesions.
+
+Nothing here changes a mask that is given; see `project.recipes` for what a recipe is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from napari_backsplit.backend.fusion.components import components
+from napari_backsplit.backend.fusion.fuse import Box, Mask
+from napari_backsplit.backend.project.recipes import Known, Recipe, known_supports
+
+HOLDS = 0.25
+"""Share of a lesion, or of its shell one voxel thick, that the organ around it has at least: half
+of a lesion that bulges out of the organ's surface is outside."""
+
+GAP_MM = 10.0
+"""A gap between an organ and its lesion that reaches farther from the lesion is no gap."""
+
+Spacing = tuple[float, float, float]
+
+
+Grow = Callable[[Mask, str], Mask]
+"""What "grow" does: takes a mask and the support's name, returns the grown mask."""
+
+
+def make_supports(
+    masks: Mapping[str, Mask], known: Mapping[str, Known], recipes: Iterable[Recipe], grow: Grow
+) -> dict[str, Mask]:
+    """Return the masks with the recipes applied, in order.
+
+    Parameters
+    ----------
+    masks : mapping of str to ndarray of bool
+        Structure -> mask, all of one shape (z, y, x): of whole images, or of a box of them.
+    known : mapping of str to {"whole", "part", "none"}
+        How much of each structure the masks tell.
+    recipes : iterable of Recipe
+    grow : Grow
+
+    Returns
+    -------
+    dict of str to ndarray of bool
+        Targets and supports. Of a support that is known in part, that part; none of one of which
+        nothing is known for certain.
+    """
+    result, known = dict(masks), dict(known)
+    for recipe in recipes:
+        there = [result[source] for source in recipe.sources if source in result]
+        known = known_supports(known, [recipe])
+        if recipe.kind == "merge":
+            for source in recipe.sources:
+                result.pop(source, None)
+            if there:
+                result[recipe.support] = (
+                    there[0] if len(there) == 1 else np.logical_or.reduce(there)
+                )
+        elif known.get(recipe.support, "none") == "none":
+            result.pop(recipe.support, None)
+        elif recipe.kind == "grow":
+            result[recipe.support] = grow(result[recipe.support], recipe.support)
+        else:
+            result[recipe.support] = result[recipe.support] & ~np.logical_or.reduce(there)
+    return result
+
+
+def grown(organ: Mask, lesions: Mask, spacing_mm: Spacing) -> Mask:
+    """Return an organ that has taken its own lesions, and the gaps around them.
+
+    Parameters
+    ----------
+    organ, lesions : ndarray of bool
+        (z, y, x).
+    spacing_mm : tuple of float
+        Voxel size (z, y, x).
+
+    Returns
+    -------
+    ndarray of bool
+        `organ` itself where it holds no lesion.
+    """
+    result = organ
+    for box, gained in gains(organ, lesions, spacing_mm):
+        result = organ.copy() if result is organ else result
+        result[box] |= gained
+    return result
+
+
+def gains(organ: Mask, lesions: Mask, spacing_mm: Spacing) -> Iterator[tuple[Box, Mask]]:
+    """Yield what an organ gains from each of its lesions: a box, and the voxels in it.
+
+    A lesion is the organ's own where the organ has `HOLDS` of it or of its shell. The organ gains
+    the lesion and every gap: background that touches the lesion and that organ and lesion enclose
+    (6-connected) within `GAP_MM` of the lesion.
+    """
+    for lesion, box in components(lesions):
+        around, inside = _widened(box, organ.shape, spacing_mm)
+        whole = np.zeros([s.stop - s.start for s in around], bool)
+        whole[inside] = lesion
+        if share_of(organ[around], whole) >= HOLDS:
+            yield around, whole | _gaps(organ[around], whole)
+
+
+def share_of(organ: Mask, lesion: Mask) -> float:
+    """Return which share of a lesion, or of its shell where that is more, an organ has.
+
+    Both are bool (z, y, x), in a box with room around the lesion. So it matters neither whether
+    the organ's mask contains its lesions, nor how large they are.
+    """
+    shell = ndimage.binary_dilation(lesion, np.ones((3, 3, 3), bool)) & ~lesion
+    return max(_share(organ, lesion), _share(organ, shell))
+
+
+def _share(organ: Mask, region: Mask) -> float:
+    return np.count_nonzero(organ & region) / max(int(np.count_nonzero(region)), 1)
+
+
+def _gaps(organ: Mask, lesion: Mask) -> Mask:
+    """Return the enclosed background that touches a lesion."""
+    outside = ~(organ | lesion)
+    names, _ = ndimage.label(outside)
+    at_edge = {int(n) for axis in range(3) for end in (0, -1)
+               for n in np.unique(np.take(names, end, axis))}  # fmt: skip
+    touching = np.unique(names[ndimage.binary_dilation(lesion) & outside])
+    gaps = [n for n in touching.tolist() if n and n not in at_edge]
+    return np.asarray(np.isin(names, gaps))
+
+
+def _widened(box: Box, shape: tuple[int, ...], spacing_mm: Spacing) -> tuple[Box, Box]:
+    """Return a box with `GAP_MM` more on every side, and where the first lies in it."""
+    steps = [max(1, int(np.ceil(GAP_MM / mm))) for mm in spacing_mm]
+    z, y, x = (
+        slice(max(0, s.start - n), min(size, s.stop + n))
+        for s, n, size in zip(box, steps, shape, strict=True)
+    )
+    a, b, c = (
+        slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, (z, y, x), strict=True)
+    )
+    return (z, y, x), (a, b, c)

@@ -1,0 +1,50 @@
+"""A project's schema and masks as they are at one moment, for a job that reads them for hours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from napari_backsplit.backend.files import link_or_copy
+
+SCHEMA = "project.json"
+KEPT = ("*.nii.gz", "*.json", "verdicts.jsonl")
+APPENDED = ".jsonl"
+
+
+def keep_snapshot(folder: Path, into: Path) -> None:
+    """Keep the masks, their provenance and the verdicts of a project's cases, and its schema.
+
+    Parameters
+    ----------
+    folder : Path
+        The project.
+    into : Path
+        Must not exist; it appears when the snapshot is whole.
+    """
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=into.parent, prefix=f".tmp-{into.name}-") as made:
+        place = Path(made) / into.name
+        for file in _files(folder / "cases"):
+            _keep(file, place / "cases" / file.relative_to(folder / "cases"))
+        place.mkdir(exist_ok=True)
+        shutil.copyfile(folder / SCHEMA, place / SCHEMA)
+        place.rename(into)
+
+
+def _files(cases: Path) -> list[Path]:
+    places = ("*", "*/supports", "*/targets")
+    return [file for place in places for kept in KEPT for file in cases.glob(f"{place}/{kept}")]
+
+
+def _keep(file: Path, place: Path) -> None:
+    """Link a file that is only ever replaced; copy one that grows. One that is gone is left out."""
+    try:
+        if file.suffix == APPENDED:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+        else:
+            link_or_copy(file, place)
+    except FileNotFoundError:
+        return
