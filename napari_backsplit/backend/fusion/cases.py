@@ -14,7 +14,7 @@ from typing import Literal
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.fusion.fuse import Fused, LabelScheme, Mask, fuse
-from napari_backsplit.backend.fusion.recipes import grown, make_supports
+from napari_backsplit.backend.fusion.recipes import grown, lesion_regions, make_supports
 from napari_backsplit.backend.project import ProjectReader
 from napari_backsplit.backend.project.recipes import Known, known_supports, sources_of
 from napari_backsplit.backend.project.schema import Schema
@@ -56,11 +56,12 @@ def missing_supports(project: ProjectReader, case: str, admit: Admit) -> tuple[s
 
 def unknown_supports(schema: Schema, entered: Iterable[str]) -> tuple[str, ...]:
     """Return the supports that are not wholly known where only some structures' masks enter."""
-    known = known_supports(_known(schema, entered), schema.recipes)
+    known = known_supports(known_of(schema, entered), schema.recipes)
     return tuple(s.name for s in schema.fused_supports if known[s.name] != "whole")
 
 
-def _known(schema: Schema, entered: Iterable[str]) -> dict[str, Known]:
+def known_of(schema: Schema, entered: Iterable[str]) -> dict[str, Known]:
+    """Return how much is known of each structure where only some structures' masks enter."""
     there = set(entered)
     return {s.name: "whole" if s.name in there else "none" for s in schema.structures}
 
@@ -97,14 +98,12 @@ def apply_recipes(
     schema: Schema, masks: Mapping[str, Mask], spacing_mm: tuple[float, float, float]
 ) -> dict[str, Mask]:
     """Make the supports of a case from the masks that enter, (z, y, x) with their voxel size."""
-    targets = [masks[name] for name in schema.target_names if name in masks]
-
-    def grow(mask: Mask, support: str) -> Mask:
-        for lesions in targets:
-            mask = grown(mask, lesions, spacing_mm)
-        return mask
-
-    return make_supports(masks, _known(schema, masks), schema.recipes, grow)
+    made_by_growing = any(recipe.kind == "grow" for recipe in schema.recipes)
+    targets = [masks[n] for n in schema.target_names if n in masks] if made_by_growing else []
+    regions = lesion_regions(targets, spacing_mm)
+    return make_supports(
+        masks, known_of(schema, masks), schema.recipes, lambda mask: grown(mask, regions)
+    )
 
 
 # --- the fusion of a case -----------------------------------------------------------------------

@@ -5,7 +5,8 @@ Nothing here changes a mask that is given; see `project.recipes` for what a reci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -24,8 +25,8 @@ GAP_MM = 10.0
 Spacing = tuple[float, float, float]
 
 
-Grow = Callable[[Mask, str], Mask]
-"""What "grow" does: takes a mask and the support's name, returns the grown mask."""
+Grow = Callable[[Mask], Mask]
+"""What "grow" does to a mask."""
 
 
 def make_supports(
@@ -62,21 +63,65 @@ def make_supports(
         elif known.get(recipe.support, "none") == "none":
             result.pop(recipe.support, None)
         elif recipe.kind == "grow":
-            result[recipe.support] = grow(result[recipe.support], recipe.support)
+            result[recipe.support] = grow(result[recipe.support])
         else:
             result[recipe.support] = result[recipe.support] & ~np.logical_or.reduce(there)
     return result
 
 
-def grown(organ: Mask, lesions: Mask, spacing_mm: Spacing) -> Mask:
-    """Return an organ that has taken its own lesions, and the gaps around them.
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A lesion and its surroundings, `GAP_MM` more on every side: all that growing looks at.
+
+    Attributes
+    ----------
+    box : Box
+        Where it lies in the image.
+    lesion : ndarray of bool
+        The one lesion, (z, y, x), of the box's size.
+    """
+
+    box: Box
+    lesion: Mask
+
+
+def lesion_regions(lesions: Iterable[Mask], spacing_mm: Spacing) -> tuple[Region, ...]:
+    """Return the region of every 26-connected lesion.
 
     Parameters
     ----------
-    organ, lesions : ndarray of bool
-        (z, y, x).
+    lesions : iterable of ndarray of bool
+        The targets' masks, (z, y, x).
     spacing_mm : tuple of float
         Voxel size (z, y, x).
+    """
+    return tuple(
+        _region(lesion, box, mask.shape, spacing_mm)
+        for mask in lesions
+        for lesion, box in components(mask)
+    )
+
+
+def _region(lesion: Mask, box: Box, shape: tuple[int, ...], spacing_mm: Spacing) -> Region:
+    around, inside = _widened(box, shape, spacing_mm)
+    whole = np.zeros([s.stop - s.start for s in around], bool)
+    whole[inside] = lesion
+    return Region(around, whole)
+
+
+def grown(organ: Mask, regions: Iterable[Region]) -> Mask:
+    """Return an organ that has taken its own lesions, and the gaps around them.
+
+    A lesion is the organ's own where the organ has `HOLDS` of it or of its shell. The organ gains
+    the lesion and every gap: background that touches the lesion and that organ and lesion enclose
+    (6-connected) within `GAP_MM` of the lesion.
+
+    Parameters
+    ----------
+    organ : ndarray of bool
+        (z, y, x).
+    regions : iterable of Region
+        With boxes in the organ's array.
 
     Returns
     -------
@@ -84,25 +129,12 @@ def grown(organ: Mask, lesions: Mask, spacing_mm: Spacing) -> Mask:
         `organ` itself where it holds no lesion.
     """
     result = organ
-    for box, gained in gains(organ, lesions, spacing_mm):
-        result = organ.copy() if result is organ else result
-        result[box] |= gained
+    for region in regions:
+        here = organ[region.box]
+        if share_of(here, region.lesion) >= HOLDS:
+            result = organ.copy() if result is organ else result
+            result[region.box] |= region.lesion | _gaps(here, region.lesion)
     return result
-
-
-def gains(organ: Mask, lesions: Mask, spacing_mm: Spacing) -> Iterator[tuple[Box, Mask]]:
-    """Yield what an organ gains from each of its lesions: a box, and the voxels in it.
-
-    A lesion is the organ's own where the organ has `HOLDS` of it or of its shell. The organ gains
-    the lesion and every gap: background that touches the lesion and that organ and lesion enclose
-    (6-connected) within `GAP_MM` of the lesion.
-    """
-    for lesion, box in components(lesions):
-        around, inside = _widened(box, organ.shape, spacing_mm)
-        whole = np.zeros([s.stop - s.start for s in around], bool)
-        whole[inside] = lesion
-        if share_of(organ[around], whole) >= HOLDS:
-            yield around, whole | _gaps(organ[around], whole)
 
 
 def share_of(organ: Mask, lesion: Mask) -> float:
