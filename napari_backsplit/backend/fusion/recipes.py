@@ -5,8 +5,9 @@ Nothing here changes a mask that is given; see `project.recipes` for what a reci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy import ndimage
@@ -57,16 +58,19 @@ def make_supports(
             for source in recipe.sources:
                 result.pop(source, None)
             if there:
-                result[recipe.support] = (
-                    there[0] if len(there) == 1 else np.logical_or.reduce(there)
-                )
+                result[recipe.support] = _union(there)
         elif known.get(recipe.support, "none") == "none":
             result.pop(recipe.support, None)
         elif recipe.kind == "grow":
             result[recipe.support] = grow(result[recipe.support])
         else:
-            result[recipe.support] = result[recipe.support] & ~np.logical_or.reduce(there)
+            result[recipe.support] = result[recipe.support] & ~_union(there)
     return result
+
+
+def _union(masks: Sequence[Mask]) -> Mask:
+    """Return the union of one or more masks; of one, itself. Never all of them in one array."""
+    return reduce(np.logical_or, masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +145,10 @@ def share_of(organ: Mask, lesion: Mask) -> float:
     """Return which share of a lesion, or of its shell where that is more, an organ has.
 
     Both are bool (z, y, x), in a box with room around the lesion. So it matters neither whether
-    the organ's mask contains its lesions, nor how large they are.
+    the organ's mask contains its lesions, nor how large they are. The shell is the voxels that
+    share a face with the lesion: of one that lies flat on a neighbour's surface, a sixth of it.
     """
-    shell = ndimage.binary_dilation(lesion, np.ones((3, 3, 3), bool)) & ~lesion
+    shell = ndimage.binary_dilation(lesion) & ~lesion
     return max(_share(organ, lesion), _share(organ, shell))
 
 
