@@ -17,6 +17,9 @@ from napari_backsplit.backend.project.values import NAME, Structure, Value
 Known = Literal["whole", "part", "none"]
 """How much is known of a support in a case."""
 
+BACKGROUND = "background"
+"""The name of the label map's id 0; no support has it."""
+
 
 class Recipe(Value):
     """One step from sources to supports.
@@ -86,7 +89,7 @@ class Recipe(Value):
     ) -> tuple[Structure, ...]:
         names = [support.name for support in supports]
         self._refuse(self.sources, names)
-        if self.support in {*names, *targets} - set(self.sources):
+        if self.support in {*names, *targets, BACKGROUND} - set(self.sources):
             raise ValueError(f"{self.words}: there is a {self.support} already")
         first = next(support for support in supports if support.name in self.sources)
         made = Structure(name=self.support, colour=self.colour or first.colour)
