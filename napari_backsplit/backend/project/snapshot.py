@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from napari_backsplit.backend.files import link_or_copy
 
 SCHEMA = "project.json"
 KEPT = ("*.nii.gz", "*.json", "verdicts.jsonl")
 APPENDED = ".jsonl"
+PART = ".snapshot-part"
 
 
 def keep_snapshot(folder: Path, into: Path) -> None:
@@ -21,21 +21,22 @@ def keep_snapshot(folder: Path, into: Path) -> None:
     folder : Path
         The project.
     into : Path
-        Must not exist; it appears when the snapshot is whole.
+        Must not exist; it appears when the snapshot is whole. One at a time is made in a folder:
+        what a kill left of the last one is removed.
     """
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=into.parent, prefix=f".tmp-{into.name}-") as made:
-        place = Path(made) / into.name
-        for file in _files(folder / "cases"):
-            _keep(file, place / "cases" / file.relative_to(folder / "cases"))
-        place.mkdir(exist_ok=True)
-        shutil.copyfile(folder / SCHEMA, place / SCHEMA)
-        place.rename(into)
+    place = into.with_name(PART)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for file in _files(folder / "cases"):
+        _keep(file, place / "cases" / file.relative_to(folder / "cases"))
+    shutil.copyfile(folder / SCHEMA, place / SCHEMA)
+    place.rename(into)
 
 
 def _files(cases: Path) -> list[Path]:
     places = ("*", "*/supports", "*/targets")
-    return [file for place in places for kept in KEPT for file in cases.glob(f"{place}/{kept}")]
+    found = (file for place in places for kept in KEPT for file in cases.glob(f"{place}/{kept}"))
+    return [file for file in found if not file.name.startswith(".")]  # a writer is at work there
 
 
 def _keep(file: Path, place: Path) -> None:
