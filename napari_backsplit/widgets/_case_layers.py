@@ -60,6 +60,8 @@ class CaseLayers(QObject):
         self._drawn: Shapes | None = None
         self._place: Placement | None = None
         self._ours = False
+        self._case = ""  # the one that was shown last; shown again, the view stays
+        self.guests: list[Layer] = []  # of other panels, which show the same case
         desk.case_changed.connect(self.show_case)
         desk.project_changed.connect(self._show_project)
         desk.structure_selected.connect(self._select)
@@ -82,17 +84,19 @@ class CaseLayers(QObject):
         if annotation is None:
             self._put_aside()
             return
-        alone = all(layer in self._all() for layer in self._viewer.layers)
+        alone = all(layer in (*self._all(), *self.guests) for layer in self._viewer.layers)
+        known, self._case = self._case == annotation.case, annotation.case
         self._place = placement(annotation.grid)
         with self._by_us():
             self._show_channels(annotation)
             self._show_structures()
             self._show_space()
         orient(self._viewer)
-        if alone:
+        if alone and not known:
             show_plane(self._viewer, "axial")
             self._viewer.reset_view()
-        self._to_the_middle()
+        if not known:
+            self._to_the_middle()
         self.show_channel()
 
     def show_channel(self) -> None:
@@ -212,6 +216,7 @@ class CaseLayers(QObject):
     def _take_away(self) -> None:
         ours = self._all()
         self._images, self._labels, self._points, self._drawn = {}, {}, None, None
+        self._case = ""
         self._annotation = self._place = None
         self._remove(ours)
 

@@ -26,6 +26,7 @@ from napari_backsplit.backend.structures.vocabulary import neutral
 from napari_backsplit.widgets._driver import EngineDriver, Order
 from napari_backsplit.widgets._engines import Engines
 from napari_backsplit.widgets._opening import (
+    Ahead,
     Standings,
     add_support,
     load_case,
@@ -89,6 +90,7 @@ class Desk(QObject):
         self._opening_project = self._closed = False
         self._accepting: set[tuple[str, str]] = set()
         self._heard: WeakSet[Annotation] = WeakSet()
+        self._ahead = Ahead()
         for signal in (self.engine_changed, self.busy_changed):
             self.engines.changed.connect(signal)
         self.engines.answered.connect(self._answered)
@@ -178,7 +180,7 @@ class Desk(QObject):
         # One case has one annotation: what is still to be answered for it is answered there.
         known = self.engines.at_work_on(project, case)
         self.files.do(
-            lambda: known or load_case(project, case),
+            lambda: known or self._ahead.take(project, case) or load_case(project, case),
             lambda annotation: self._has_case(annotation, generation),
             self._could_not,
         )
@@ -193,6 +195,30 @@ class Desk(QObject):
         if annotation is not None:
             self._after_strokes(annotation.save_all)
             self.case_changed.emit()
+
+    def follow(self, names: set[str]) -> None:
+        """Show again what another window changed: cases by name, "" for the project's own file."""
+        project, annotation = self.project, self.annotation
+        if project is None:
+            return
+        if "" in names:
+            self.files.do(project.reload, lambda _: self.project_changed.emit())
+        for case in names & project.schema.cases.keys():
+            project.changed.emit(case)
+        if annotation is not None and ("" in names or annotation.case in names):
+            generation, case = self._generation, annotation.case
+            self.files.do(
+                lambda: load_case(project, case),
+                lambda annotation: self._has_case(annotation, generation),
+                self._could_not,
+            )
+        self.survey()
+
+    def look_ahead(self, case: str) -> None:
+        """Read a case that is likely to be opened next, "" for none."""
+        project = self.project
+        if project is not None and case and self.engines.at_work_on(project, case) is None:
+            self.files.do(lambda: self._ahead.read(project, case))
 
     def next_undone(self) -> str | None:
         """Return the next case after the present one with an unfinished structure."""
@@ -404,6 +430,8 @@ class Desk(QObject):
         assumed = [note for note in self.project.case(annotation.case).notes if ASSUMED in note]
         if assumed:
             self.told.emit(f"Check left and right. {' '.join(assumed)}")
+        for error in annotation.unreadable.values():
+            self.failed.emit(error)
         self._warm_up()
 
     def _hear(self, annotation: Annotation) -> None:

@@ -83,9 +83,14 @@ def in_row(*parts: QWidget, stretch: bool = True) -> QWidget:
 def in_column(*parts: QWidget) -> QWidget:
     """Put widgets under one another."""
     column = QWidget()
+    fill_column(column, *parts)
+    return column
+
+
+def fill_column(column: QWidget, *parts: QWidget) -> None:
+    """Fill a widget with others, under one another."""
     layout = QVBoxLayout(column)
     layout.setContentsMargins(0, 0, 0, 4)
     layout.setSpacing(3)
     for part in parts:
         layout.addWidget(part)
-    return column

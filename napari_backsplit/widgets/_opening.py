@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psutil
+
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.sheet import Standing, standing
@@ -40,3 +42,39 @@ def load_case(project: Project, case: str) -> Annotation:
         annotation.mask(structure)
     annotation.save_all()  # what a crash left in the journal alone
     return annotation
+
+
+MEMORY_SHARE = 0.25
+"""Share of the free memory that a case which is read ahead may take."""
+
+
+class Ahead:
+    """The case that is likely to be opened next, read before it is asked for."""
+
+    def __init__(self) -> None:
+        self._annotation: Annotation | None = None
+        self._contents: dict[str, str] = {}
+
+    def read(self, project: Project, case: str) -> None:
+        """Read a case, unless it is there, or large for this machine."""
+        known = self._annotation
+        if known is not None and known.project is project and known.case == case:
+            return
+        self._annotation = None
+        if _bytes_of(project, case) < MEMORY_SHARE * psutil.virtual_memory().available:
+            self._annotation = load_case(project, case)
+            self._contents = project.contents(case)
+
+    def take(self, project: Project, case: str) -> Annotation | None:
+        """Return a case that was read, once, and only if its masks are what they were."""
+        known, self._annotation = self._annotation, None
+        if known is None or known.project is not project or known.case != case:
+            return None
+        return known if project.contents(case) == self._contents else None
+
+
+def _bytes_of(project: Project, case: str) -> int:
+    """Return about how much an open case takes: float32 channels, masks twice a byte a voxel."""
+    value = project.case(case)
+    voxels = value.shape[0] * value.shape[1] * value.shape[2]
+    return voxels * (4 * len(value.images) + 2 * len(project.schema.structures))

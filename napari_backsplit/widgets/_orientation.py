@@ -138,6 +138,20 @@ def show_plane(viewer: ViewerModel, plane: Plane) -> None:
     viewer.dims.order = (*range(first), *(first + axis for axis in PLANES[plane]))
 
 
+def plane_of(viewer: ViewerModel) -> Plane | None:
+    """Return the plane that is shown, None for another view."""
+    first = viewer.dims.ndim - 3
+    order = tuple(axis - first for axis in viewer.dims.order[-3:])
+    return next((plane for plane, axes in PLANES.items() if axes == order), None)
+
+
+def show_next_plane(viewer: ViewerModel) -> None:
+    """Show the plane after the present one; all planes go through the same point."""
+    planes = list(PLANES)
+    here = plane_of(viewer)
+    show_plane(viewer, planes[(planes.index(here) + 1) % 3] if here else "axial")
+
+
 def letters_of(viewer: ViewerModel) -> dict[str, str]:
     """Return the letter at each edge of the canvas where the patient's axes say one.
 

@@ -21,9 +21,11 @@ from napari_backsplit.widgets._drawing import (
     prompt_from_scribble,
     sliced_axis,
 )
+from napari_backsplit.widgets._orientation import show_next_plane
 
-Tool = Literal["point", "box", "scribble", "lasso", "paint", "erase", "look"]
+Tool = Literal["point", "box", "scribble", "lasso", "paint", "erase", "fill", "polygon", "look"]
 DRAWN = ("box", "scribble", "lasso")
+PAINTED = ("paint", "erase", "fill", "polygon")
 STILL_PIXELS = 4.0
 
 KEYS: dict[str, tuple[str, str]] = {
@@ -33,11 +35,18 @@ KEYS: dict[str, tuple[str, str]] = {
     "lasso": ("L", "lasso: drag around it; its inside counts"),
     "paint": ("D", "brush: paint by hand"),
     "erase": ("E", "eraser"),
+    "fill": ("F", "fill an enclosed part of the slice"),
+    "polygon": ("G", "polygon: click its corners, Enter closes it"),
+    "look": ("O", "look: drag moves the image, a click sets the cross-hair"),
     "sign": ("X", "switch between + (belongs) and - (does not)"),
     "undo": ("Control-Z", "undo; while a prompt runs: cancel it"),
     "redo": ("Control-Shift-Z", "redo"),
-    "accept": ("A", "accept the structure and go on"),
+    "accept": ("A", "accept the structure, in the review the case, and go on"),
     "next": ("N", "next case with something left to do"),
+    "plane": ("Q", "next plane: axial, coronal, sagittal"),
+    "finding": ("J", "review: jump to the next finding"),
+    "needs_work": ("W", "review: this needs work"),
+    "reject": ("R", "review: reject this"),
     "cancel": ("Escape", "cancel a prompt that takes long"),
 }
 """What a key does: action -> (key, in words). They work while the canvas has the focus."""
@@ -51,9 +60,12 @@ class Tools(QObject):
     tool : Tool
     positive : bool
         Whether a prompt says "belongs to it"; Ctrl turns it over for one prompt.
+    pointed : Signal
+        Emits the canonical voxel (z, y, x) that was clicked while nothing but looking is in hand.
     """
 
     changed = Signal()
+    pointed = Signal(object)
 
     def __init__(self, viewer: ViewerModel, desk: Desk, layers: CaseLayers) -> None:
         super().__init__()
@@ -62,12 +74,13 @@ class Tools(QObject):
         self.positive = True
         self._next_preview = 0.0
         self.actions: dict[str, Callable[[], object]] = {
-            **{name: _choosing(self, name) for name in ("point", *DRAWN, "paint", "erase")},
+            **{name: _choosing(self, name) for name in ("point", *DRAWN, *PAINTED, "look")},
             "sign": lambda: self.set_positive(not self.positive),
             "undo": lambda: desk.turn("undo"),
             "redo": lambda: desk.turn("redo"),
             "accept": desk.accept,
             "cancel": desk.cancel,
+            "plane": lambda: show_next_plane(viewer),
         }
         viewer.mouse_drag_callbacks.append(self._drag)
         self._bind(viewer)
@@ -115,13 +128,12 @@ class Tools(QObject):
     def _apply(self) -> None:
         """Put the layer of the present structure into the mode of the tool."""
         layer = self.layers.labels.get(self._desk.structure)
-        painting = self.tool in ("paint", "erase")
         if isinstance(layer, Labels) and layer.editable:
-            layer.mode = self.tool if painting else "pan_zoom"
+            layer.mode = self.tool if self.tool in PAINTED else "pan_zoom"
         self._viewer.scene.camera.mouse_pan = self.tool not in DRAWN
 
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
-        if self.tool not in ("point", *DRAWN) or self.layers.place is None or event.button != 1:
+        if self.tool in PAINTED or self.layers.place is None or event.button != 1:
             return
         if len(event.position) < 3:
             self._desk.told.emit("There is no volume in the view. Open the case again.")
@@ -136,8 +148,20 @@ class Tools(QObject):
                 self._preview(path)
             yield
         self.layers.preview([], False)
-        if aim == self._aim() and (self.tool in DRAWN or farthest <= STILL_PIXELS):
+        if aim != self._aim() or (self.tool not in DRAWN and farthest > STILL_PIXELS):
+            return
+        if self.tool == "look":
+            self._point_at(path[0])
+        else:
             self._give(path, sign)
+
+    def _point_at(self, world: Any) -> None:
+        place = self.layers.place
+        if place is None or self._viewer.dims.ndisplay == 3:
+            return
+        voxel = place.to_voxel(world)
+        if ((voxel >= 0) & (voxel < place.shape)).all():
+            self.pointed.emit(tuple(int(i) for i in voxel))
 
     def _aim(self) -> tuple[Any, ...]:
         """Return what a prompt is for; what was begun for another is dropped."""

@@ -19,7 +19,14 @@ from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._layout import bold, in_row, push_button, short
 from napari_backsplit.widgets._tools import KEYS
 
-MARKS = {"none": "–", "editing": "…", "reference": "●", "accepted": "✓", "rejected": "✗"}
+MARKS = {
+    "none": "–",
+    "editing": "…",
+    "reference": "●",
+    "accepted": "✓",
+    "needs_work": "▲",
+    "rejected": "✗",
+}
 
 
 class Worklist(QWidget):
@@ -56,7 +63,7 @@ class Worklist(QWidget):
         self.cases.setMinimumHeight(92)
         self.cases.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.cases.setUniformItemSizes(True)
-        legend = QLabel("✓ accepted   ● reference   … to accept   – empty")
+        legend = QLabel("✓ accepted  ● reference  … to accept  ▲ needs work  – empty")
         legend.setEnabled(False)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 4)

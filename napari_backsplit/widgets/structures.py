@@ -41,7 +41,7 @@ from napari_backsplit.widgets._layout import (
 from napari_backsplit.widgets._tools import KEYS, Tools
 from napari_backsplit.widgets._worklist import Worklist, word_of
 
-WORDS = {"none": "empty", "editing": "to accept"}
+WORDS = {"none": "empty", "editing": "to accept", "needs_work": "needs work"}
 LIGHTS = {
     "off": ("○", "not started"),
     "starting": ("◔", ""),
@@ -64,6 +64,9 @@ HINTS = {
     "lasso": "Draw around {name} in one slice; its inside counts.",
     "paint": "Paint {name} by hand.",
     "erase": "Rub out what is not {name}.",
+    "fill": "Click inside an outline to fill it.",
+    "polygon": "Click the corners of {name}; Enter closes the outline.",
+    "look": "Choose a tool to change {name}.",
 }
 SHOW, LOCK = 3, 4
 TICK_MS = 300
@@ -352,7 +355,8 @@ class StructuresPanel(QWidget):  # type: ignore[misc]
 
     def _show_tool(self) -> None:
         tools, name = self._tools, self._desk.structure
-        self.buttons[tools.tool].setChecked(True)
+        if tools.tool in self.buttons:
+            self.buttons[tools.tool].setChecked(True)
         (self.plus if tools.positive else self.minus).setChecked(True)
         annotation = self._desk.annotation
         locked = bool(annotation and name and annotation.locked(name))

@@ -33,6 +33,7 @@ from napari_backsplit.backend.structures.engines import EngineState, engine_stat
 from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._following import Following
 from napari_backsplit.widgets._layout import bold, scrolling, short
 from napari_backsplit.widgets._starting import (
     IMAGES,
@@ -42,6 +43,7 @@ from napari_backsplit.widgets._starting import (
     sample_folder,
 )
 from napari_backsplit.widgets._tools import KEYS, Tools
+from napari_backsplit.widgets.review import ReviewPanel
 from napari_backsplit.widgets.structures import StructuresPanel
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 
 STEPS = ("Structures", "Review", "Train", "Compare")
 LATER = {
-    "Review": "Reviewing fused label maps has no panel yet.\n\nIn a terminal: backsplit check",
     "Train": "Training has no panel yet.\n\nIn a terminal: backsplit plan, backsplit train, "
     "backsplit finetune",
     "Compare": "Comparing has no panel yet.\n\nIn a terminal: backsplit predict, backsplit compare",
@@ -75,6 +76,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.layers = CaseLayers(napari_viewer, self.desk)
         self.tools = Tools(napari_viewer, self.desk, self.layers)
         self.panel = StructuresPanel(napari_viewer, self.desk, self.tools)
+        self.review = ReviewPanel(napari_viewer, self.desk, self.tools)
+        self.following = Following(self.desk)
         self.setMinimumWidth(360)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
@@ -129,7 +132,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.pages = QStackedWidget()
         self.pages.addWidget(scrolling(self._build_empty()))
         self.pages.addWidget(self.panel)
-        for step in STEPS[1:]:
+        self.pages.addWidget(self.review)
+        for step in STEPS[2:]:
             page = QLabel(LATER[step])
             page.setWordWrap(True)
             page.setAlignment(Qt.AlignmentFlag.AlignTop)
@@ -187,6 +191,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.desk.case_changed.connect(self.message.hide)
         self.desk.failed.connect(self.show_error)
         self.desk.told.connect(self.say)
+        self.following.freed.connect(self._offer_to_write)
         self.panel.settings.clicked.connect(self.choose_settings)
         self.panel.keys.clicked.connect(self.show_keys)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
@@ -217,8 +222,9 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def _show_page(self) -> None:
         step = self.steps.checkedId()
-        first = 1 if self.desk.project is not None else 0
-        self.pages.setCurrentIndex(first if step == 0 else step + 1)
+        empty = step < 2 and self.desk.project is None
+        self.pages.setCurrentIndex(0 if empty else step + 1)
+        self.review.set_active(step == 1 and not empty)
 
     def _show_start(self, event: Any = None) -> None:
         images = images_in(self.viewer)
@@ -276,6 +282,15 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         """Open a project; where another window writes in it, to read only."""
         if not self._is_open(folder):
             self.desk.open_project(lambda: Project.open(folder, fall_back=True))
+
+    def _offer_to_write(self) -> None:
+        """Offer to write in a project that another window has closed."""
+        project = self.desk.project
+        if project is not None:
+            self.say("No other window writes in this project any more.")
+            folder = project.folder
+            again = partial(Project.open, folder, fall_back=True)
+            self._offer("Open it to write", lambda: self.desk.open_project(again))
 
     def _is_open(self, folder: Path) -> bool:
         return self.desk.project is not None and self.desk.project.folder == folder.resolve()
@@ -360,6 +375,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             return
         self._closed = True
         self.tools.close()
+        self.review.close_all()
+        self.following.close()
         self.layers.close()
         self.desk.close()
 

@@ -624,12 +624,18 @@ def test_no_project_is_said_and_the_present_one_stays(window: Window, tmp_path: 
     assert not window.desk.project.read_only, "it is open, and not opened once more"
 
 
-def test_a_mask_on_another_grid_is_said(window: Window, folder: Path) -> None:
-    mask = Volume(np.ones((3, 3, 3), np.uint8), grid((3, 3, 3)))
-    write_volume(mask, folder / "cases" / "case_002" / "target.nii.gz")
+def test_a_mask_on_another_grid_is_said_and_left_alone(window: Window, folder: Path) -> None:
+    file = folder / "cases" / "case_002" / "target.nii.gz"
+    write_volume(Volume(np.ones((3, 3, 3), np.uint8), grid((3, 3, 3))), file)
+    before = file.read_bytes()
     window.desk.open_case("case_002")
-    window.until(lambda: "is not on the grid of the image" in window.dock.said.text())
-    assert not window.desk.opening
+    window.until(lambda: "lies on another grid" in window.dock.said.text())
+    assert window.work.case == "case_002"
+    assert not window.desk.can_change("lesion")
+    assert window.desk.can_change("kidney")
+    window.desk.close_case()
+    window.kept()
+    assert file.read_bytes() == before
 
 
 @pytest.fixture

@@ -69,6 +69,11 @@ class LiveFusion:
     # ------------------------------------------------------------------ what is there
 
     @property
+    def entered(self) -> frozenset[str]:
+        """The structures whose masks are fused."""
+        return frozenset(self._masks)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The supports of which not everything is known."""
         return unknown_supports(self.schema, self._masks)

@@ -58,3 +58,8 @@ def who_holds(folder: Path) -> str:
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (InputError, KeyError, TypeError):
         return "another process"
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process says that it writes in a project."""
+    return (folder / _HOLDER).exists()

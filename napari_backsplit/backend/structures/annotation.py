@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.errors import BackSplitError, GeometryError, InputError, ProjectError
 from napari_backsplit.backend.geometry import Geometry
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.masks import login
+from napari_backsplit.backend.project.schema import Judgement
 from napari_backsplit.backend.structures.engines import About, Engine, Request, Scene
-from napari_backsplit.backend.structures.history import AnyPrompt, Step, step_of
+from napari_backsplit.backend.structures.history import AnyPrompt, History, Step, step_of
 from napari_backsplit.backend.structures.journal import EMPTY, FILE, Journal, fingerprint
 from napari_backsplit.backend.structures.origin import provenance
 from napari_backsplit.backend.structures.prompts import Bounds, bounds_of, check_inside, slices
@@ -52,6 +53,11 @@ class Annotation:
         Emits (structure, Bounds or None): the mask changed within the bounds; None: only its state.
     protect : bool
         Finished supports count as negatives: no prompt takes their voxels.
+    keep_others : bool
+        A stroke takes no voxel of another support; a lesion's may.
+    unreadable : dict of str to BackSplitError
+        Structures whose file cannot be shown, such as one on another grid, and why. They are
+        empty here and locked; their files are left alone.
     """
 
     changed = Signal(str, object)
@@ -61,7 +67,8 @@ class Annotation:
         self.case = project.case(case).id
         self.geometry: Geometry = project.geometry(case)
         self.grid: Geometry = self.geometry.canonical()
-        self.protect = False
+        self.protect = self.keep_others = False
+        self.unreadable: dict[str, BackSplitError] = {}
         self._journal = Journal(project.folder / "cases" / case / FILE, login())
         self._entries = self._journal.entries()
         self._last = max((e.get("id", 0) for e in self._entries), default=0)
@@ -103,6 +110,10 @@ class Annotation:
         """
         return self._sheet(structure).shown
 
+    def kept(self, structure: str) -> Mask:
+        """Return the mask as the journal has it: bool, (z, y, x), canonical; shared, to read."""
+        return self._sheet(structure).mask
+
     def voxels(self, structure: str) -> int:
         """Return the number of voxels of a mask."""
         return self._sheet(structure).voxels
@@ -117,6 +128,8 @@ class Annotation:
 
     def locked(self, structure: str) -> bool:
         """Whether a structure is finished, or a reference mask of the lesion, and not unlocked."""
+        if structure in self.unreadable:
+            return True
         if structure in self._unlocked:
             return False
         path = self.project.mask_path(self.case, structure)
@@ -207,10 +220,16 @@ class Annotation:
         with self._lock:
             sheet = self._sheet(structure)
             turned = sheet.painted(bounds, difference) if painted else difference
+            refused = self._refused(structure, bounds, turned)
+            if refused is not None:
+                turned = turned & ~refused
+                sheet.show_again(bounds, refused)
             step = step_of(self._number(), "paint", About("paint"), turned, bounds)
             try:
                 self._refuse_locked(structure)
                 self._do(structure, step, None)
+                if refused is not None:
+                    self.changed.emit(structure, bounds)
             except ProjectError:
                 if painted:
                     sheet.show_again(bounds, difference)
@@ -256,7 +275,8 @@ class Annotation:
         ProjectError
             It cannot be written. The journal still has every step.
         """
-        if structure in self._sheets and not self.project.read_only:
+        known = structure in self._sheets and structure not in self.unreadable
+        if known and not self.project.read_only:
             self._write(structure)
 
     def save_all(self) -> None:
@@ -264,17 +284,29 @@ class Annotation:
         for structure in tuple(self._sheets):
             self.save(structure)
 
-    def accept(self, structure: str) -> None:
-        """Finish a structure: its mask is written, marked as accepted, and locked.
+    def judge(self, structure: str, judgement: Judgement, comment: str = "") -> None:
+        """Record a verdict on a mask as it is now: it is written first.
 
-        An empty mask is written too: the structure is known not to be there.
+        An accepted mask is locked. An empty one that is accepted is written too: the structure is
+        known not to be there.
+
+        Raises
+        ------
+        ProjectError
+            There is no mask to judge, or nothing can be written.
         """
+        self._refuse_unreadable(structure)
         with self._saving:
-            self._write(structure, keep_empty=True)
-            self.project.judge(self.case, "accepted", structure)
-            self._journal.append({"op": "review", "structure": structure, "review": "accepted"})
-            self._unlocked.discard(structure)
+            self._write(structure, keep_empty=judgement == "accepted")
+            self.project.judge(self.case, judgement, structure, comment=comment)
+            self._journal.append({"op": "review", "structure": structure, "review": judgement})
+            if judgement == "accepted":
+                self._unlocked.discard(structure)
         self.changed.emit(structure, None)
+
+    def accept(self, structure: str) -> None:
+        """Finish a structure: see `judge`."""
+        self.judge(structure, "accepted")
 
     def unlock(self, structure: str) -> None:
         """Let a finished structure, or the lesion's reference mask, be changed.
@@ -285,6 +317,7 @@ class Annotation:
             Nothing can be written.
         """
         self._refuse_reader()
+        self._refuse_unreadable(structure)
         self._journal.append({"op": "unlock", "structure": structure})
         self._unlocked.add(structure)
         self.changed.emit(structure, None)
@@ -321,7 +354,11 @@ class Annotation:
             return self._sheets[structure]
 
     def _load(self, structure: str) -> Sheet:
-        sheet, known = load_sheet(self.project, self.case, structure, self._entries)
+        try:
+            sheet, known = load_sheet(self.project, self.case, structure, self._entries)
+        except (InputError, OSError) as error:
+            self.unreadable[structure] = _unreadable(structure, self.case, error)
+            return Sheet(np.zeros(self.grid.shape, bool), History(), 0, EMPTY)
         if not known and not self.project.read_only:
             history = sheet.history
             entry = {"mask": history.start, "origin": history.origin}
@@ -333,8 +370,14 @@ class Annotation:
             notice = f"{self.project.notice} Nothing can be changed."
             raise ProjectError(notice, "Open it to write.")
 
+    def _refuse_unreadable(self, structure: str) -> None:
+        self._sheet(structure)
+        if structure in self.unreadable:
+            raise self.unreadable[structure]
+
     def _refuse_locked(self, structure: str) -> None:
         self._refuse_reader()
+        self._refuse_unreadable(structure)
         if self.locked(structure):
             raise ProjectError(f"{structure} of {self.case} is locked.", "Unlock it first.")
         self._unlocked.add(structure)  # a lesion that is being drawn stays open when it is saved
@@ -356,6 +399,16 @@ class Annotation:
         others = [s for s in self.project.schema.support_names if s != structure]
         masks = [self._sheet(s).mask for s in others if self.standing(s) == "accepted"]
         return np.logical_or.reduce(masks) if masks else None
+
+    def _refused(self, structure: str, bounds: Bounds, turned: Mask) -> Mask | None:
+        """Return which voxels of a stroke other supports have; None where they do not matter."""
+        supports = self.project.schema.support_names
+        if not self.keep_others or structure not in supports:
+            return None
+        inside = slices(bounds)
+        others = [self._sheet(s).mask[inside] for s in supports if s != structure]
+        refused = turned & ~self._sheet(structure).mask[inside] & np.logical_or.reduce(others)
+        return refused if refused.any() else None
 
     def _do(self, structure: str, step: Step, prompt_id: int | None) -> None:
         self._journal.append(step.entry(structure, prompt_id))
@@ -406,3 +459,15 @@ class Annotation:
     def _is_written(self, structure: str, now: str, keep_empty: bool) -> bool:
         there = self.project.mask_path(self.case, structure) is not None
         return now == self._sheets[structure].saved and (there or not keep_empty)
+
+
+def _unreadable(structure: str, case: str, error: Exception) -> BackSplitError:
+    """Say what is wrong with a mask, without the name of its file."""
+    if isinstance(error, GeometryError):
+        return GeometryError(
+            f"The mask of {structure} for {case} lies on another grid than the image.",
+            "Import it again and choose to resample it (--replace --resample).",
+        )
+    return ProjectError(
+        f"The mask of {structure} for {case} cannot be read.", "Make it again, or restore the file."
+    )

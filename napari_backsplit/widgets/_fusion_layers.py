@@ -1,0 +1,189 @@
+"""The review's layers: the fused label map, the conflicts, what is unlabelled, the cross-hair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer, Vectors
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QObject
+
+from napari_backsplit.backend.fusion.fuse import Box
+from napari_backsplit.widgets._case_layers import CaseLayers
+from napari_backsplit.widgets._layers import TRANSPARENT, label_map_layer, placement, shown
+from napari_backsplit.widgets._reviewing import Reviewing
+
+FUSED, CONFLICTS, UNLABELLED = "fused", "conflicts", "unlabelled"
+CONFLICT_COLOUR, UNLABELLED_COLOUR, CROSS_COLOUR = "#cc79a7", "#999999", "#f0e442"
+CLAIMED = range(2, 256)
+
+
+class FusionLayers(QObject):
+    """Shows the fusion of the open case while the review is shown.
+
+    The conflicts are the claims of `LiveFusion` from 2 on; what is unlabelled is the 0 of the label
+    map: both show arrays that are there anyway. The masks of structures are hidden, but for the
+    outline of the one that is edited.
+    """
+
+    def __init__(self, viewer: ViewerModel, reviewing: Reviewing, layers: CaseLayers) -> None:
+        super().__init__(reviewing)
+        self._viewer, self._reviewing, self._case = viewer, reviewing, layers
+        self._layers: dict[str, Labels] = {}
+        self._cross: Vectors | None = None
+        self._wanted = {FUSED: True, CONFLICTS: True, UNLABELLED: False}
+        self._seen_before: dict[str, bool] = {}
+        reviewing.fused.connect(self._show)
+        reviewing.desk.structure_selected.connect(lambda name: self._outline())
+        viewer.layers.events.removed.connect(self._removed)
+        viewer.dims.events.point.connect(self._move_cross)
+
+    # ------------------------------------------------------------------ on and off
+
+    def set_active(self, on: bool) -> None:
+        """Show the fusion instead of the masks, or the masks again."""
+        if on:
+            self._seen_before = {n: layer.visible for n, layer in self._case.labels.items()}
+            self._show(None)
+        else:
+            for name, layer in self._case.labels.items():
+                layer.contour = 0
+                layer.visible = self._seen_before.get(name, True)
+            for layer in self._all():
+                layer.visible = False
+
+    def show(self, what: str, on: bool) -> None:
+        """Show or hide one of the layers: "fused", "conflicts", "unlabelled"."""
+        self._wanted[what] = on
+        if what in self._layers:
+            self._layers[what].visible = on and self._reviewing.active
+
+    def show_cross(self, on: bool) -> None:
+        """Show or hide lines through the point that all three planes go through."""
+        if on and self._cross is None and self._case.place is not None:
+            place = self._case.place
+            self._cross = self._add(
+                Vectors(
+                    np.zeros((3, 2, 3)),
+                    name="cross-hair",
+                    edge_color=CROSS_COLOUR,
+                    edge_width=0.6,
+                    vector_style="line",
+                    opacity=0.6,
+                    scale=place.scale,
+                    translate=place.translate,
+                    units=("mm", "mm", "mm"),
+                    axis_labels=("z", "y", "x"),
+                )
+            )
+        if self._cross is not None:
+            self._cross.visible = on
+        self._move_cross()
+
+    def go_to(self, position_zyx: tuple[float, float, float], center: bool = True) -> None:
+        """Bring all three planes to a canonical voxel, and the view's centre where asked."""
+        if self._case.place is None:
+            return
+        world = self._case.place.to_world(position_zyx)
+        first = self._viewer.dims.ndim - 3
+        self._viewer.dims.set_point(range(first, first + 3), [float(v) for v in world])
+        if center and self._viewer.dims.ndisplay == 2:
+            camera, (down, right) = self._viewer.scene.camera, self._viewer.dims.displayed[-2:]
+            shown_at = float(world[down - first]), float(world[right - first])
+            camera.center = (*camera.center[:-2], *shown_at)
+
+    def close(self) -> None:
+        """Take the layers out of the viewer."""
+        self._viewer.layers.events.removed.disconnect(self._removed)
+        self._viewer.dims.events.point.disconnect(self._move_cross)
+        for layer in self._all():
+            if layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _all(self) -> list[Layer]:
+        cross = [self._cross] if self._cross is not None else []
+        return [*self._layers.values(), *cross]
+
+    def _show(self, box: Box | None) -> None:
+        fusion, annotation = self._reviewing.fusion, self._reviewing.desk.annotation
+        if fusion is None or annotation is None or not self._reviewing.active:
+            for layer in self._layers.values():
+                layer.visible = False
+            return
+        if box is not None:
+            for layer in self._layers.values():
+                layer.refresh(thumbnail=False, highlight=False, extent=False)
+            return
+        colours = self._colours()
+        self._put(FUSED, fusion.label_map, {None: TRANSPARENT, 0: TRANSPARENT, **colours}, 0.5)
+        self._put(UNLABELLED, fusion.label_map, {None: TRANSPARENT, 0: UNLABELLED_COLOUR}, 0.35)
+        claimed = dict.fromkeys(CLAIMED, CONFLICT_COLOUR)
+        self._put(CONFLICTS, fusion.claims, {None: TRANSPARENT, 0: TRANSPARENT, **claimed}, 0.9)
+        self._outline()
+
+    def _colours(self) -> dict[int, str]:
+        project, fusion = self._reviewing.desk.project, self._reviewing.fusion
+        if project is None or fusion is None:
+            return {}
+        schema = project.schema
+        structures = (*schema.targets, *schema.fused_supports)
+        ids = fusion.scheme.ids
+        return {ids[s.name]: s.colour for s in structures if s.name in ids}
+
+    def _put(self, what: str, array: Any, colours: Mapping[Any, Any], opacity: float) -> None:
+        annotation = self._reviewing.desk.annotation
+        assert annotation is not None
+        colormap = DirectLabelColormap(color_dict=dict(colours))
+        layer = self._layers.get(what)
+        if layer is None or layer not in self._viewer.layers:
+            data, look, _ = label_map_layer(array, annotation.grid, what, case=annotation.case)
+            layer = Labels(data, **{**look, "colormap": colormap, "opacity": opacity})
+            layer.editable = False
+            self._layers[what] = self._add(layer)
+        else:
+            place = placement(annotation.grid)
+            if not np.shares_memory(layer.data, array):
+                layer.data = shown(array)
+            layer.scale, layer.translate = place.scale, place.translate
+            layer.colormap = colormap
+            layer.refresh()
+        layer.visible = self._wanted[what]
+
+    def _add(self, layer: Any) -> Any:
+        selected = self._viewer.layers.selection.active
+        self._case.guests.append(layer)
+        self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = selected
+        return layer
+
+    def _outline(self) -> None:
+        """Show the outline of the mask that is edited; the others are in the fused map."""
+        if not self._reviewing.active:
+            return
+        for name, layer in self._case.labels.items():
+            layer.visible = name == self._reviewing.desk.structure
+            layer.contour = 1
+
+    def _removed(self, event: Any) -> None:
+        """Forget a layer that a person took away; it comes with the next case."""
+        self._layers = {n: layer for n, layer in self._layers.items() if layer is not event.value}
+        self._cross = None if self._cross is event.value else self._cross
+
+    def _move_cross(self, event: Any = None) -> None:
+        cross, place = self._cross, self._case.place
+        if cross is None or place is None or not cross.visible:
+            return
+        first = self._viewer.dims.ndim - 3
+        at = (np.asarray(self._viewer.dims.point[first:]) - place.translate) / place.scale
+        lines = np.tile(np.rint(at), (3, 1))
+        ends = np.zeros((3, 3))
+        for axis in range(3):
+            lines[axis, axis] = 0
+            ends[axis, axis] = place.shape[axis] - 1
+        cross.scale, cross.translate = place.scale, place.translate
+        cross.data = np.stack([lines, ends], axis=1)
