@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.comparison.results import Comparison, Contrast, Group, Row
+from napari_backsplit.backend.pictures import GREY, Theme, new_figure, png, shorten, style_axes
 
 OKABE_ITO = {
     "reference": "#009E73",
@@ -20,59 +18,12 @@ OKABE_ITO = {
 _SHARES = ("dice", "nsd", "found_lesions", "lesion_f1", "sensitivity", "precision")
 
 
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a page."""
-
-    ink: str
-    faint: str
-
-
-LIGHT = Theme("#1f2328", "#d0d5db")
-DARK = Theme("#e6e8eb", "#454c55")
-
-
 def arm_colours(comparison: Comparison) -> dict[str, str]:
     """Give each arm a colour of Okabe and Ito, the baseline the first."""
     baseline = comparison.settings.baseline
     arms = [baseline, *(arm for arm in comparison.arms if arm != baseline)]
     colours: tuple[str, ...] = tuple(OKABE_ITO["arms"])
     return {arm: colours[k % len(colours)] for k, arm in enumerate(arms)}
-
-
-def new_figure(width_in: float, height_in: float) -> Any:
-    """Return a transparent matplotlib figure on an Agg canvas; no global state is touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width_in, height_in), dpi=144, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.patch.set_alpha(0)
-    return figure
-
-
-def png(figure: Any) -> bytes:
-    """Return the figure as a PNG file without metadata."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def data_uri(image: bytes) -> str:
-    """Return a PNG file as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
-
-
-def style_axes(axes: Any, theme: Theme, grid: str = "y") -> None:
-    """Keep what is needed to read a value."""
-    axes.patch.set_alpha(0)
-    axes.tick_params(colors=theme.ink, labelsize=9, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.faint)
-    axes.grid(axis=grid, color=theme.faint, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set(color=theme.ink, fontsize=10)
-    axes.set_title(axes.get_title("left"), loc="left", color=theme.ink, fontsize=10.5)
 
 
 def paired_chart(
@@ -93,11 +44,6 @@ def paired_chart(
     return png(figure)
 
 
-def shorten(name: str, length: int = 18) -> str:
-    """Shorten a long name for an axis."""
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
 def _by_case(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
     ordered = sorted(rows, key=lambda row: row.case)
     return np.array([row.value(name) for row in ordered], float)
@@ -116,11 +62,11 @@ def _draw_pairs(
     pairs = values[np.isfinite(values).all(axis=1)]
     for left, right in pairs:
         gain = (right - left) * (1 if higher_is_better else -1)
-        colour = colours[arm] if gain > 0 else colours[against] if gain < 0 else "#8b929a"
+        colour = colours[arm] if gain > 0 else colours[against] if gain < 0 else GREY
         axes.plot([0, 1], [left, right], color=colour, lw=1, alpha=0.75, marker="o", ms=3.5)
     for x, column in enumerate(pairs.T if len(pairs) else []):
         side = -0.16 if x == 0 else 0.16
-        axes.hlines(column.mean(), x + side - 0.09, x + side + 0.09, colors="#8b929a", lw=3)
+        axes.hlines(column.mean(), x + side - 0.09, x + side + 0.09, colors=GREY, lw=3)
     axes.set_xlim(-0.35, 1.35)
     axes.set_ylim(bottom=0)
     if higher_is_better:
@@ -142,7 +88,7 @@ def forest_chart(contrasts: Sequence[Contrast], theme: Theme) -> bytes:
         axes.plot([difference.low, difference.high], [y, y], color=theme.ink, lw=1.6)
         face = theme.ink if sure else "none"
         axes.plot(difference.value, y, "o", color=theme.ink, mfc=face, ms=6.5)
-    axes.axvline(0, color="#8b929a", lw=1)
+    axes.axvline(0, color=GREY, lw=1)
     axes.set_yticks(range(len(shown)), [item.metric.label for item in reversed(shown)])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     reach = max([0.1, *(abs(v) for c in shown for v in (c.difference.low, c.difference.high))])
@@ -181,16 +127,14 @@ def _draw_distribution(
         values = _by_case(comparison.select(target, arm, group, counted=False), name)
         values = values[np.isfinite(values)]
         if not len(values):
-            axes.text(
-                0.5, 0.5, "no such case", transform=axes.transAxes, ha="center", color="#8b929a"
-            )
+            axes.text(0.5, 0.5, "no such case", transform=axes.transAxes, ha="center", color=GREY)
             continue
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-        axes.hlines(y, low, high, colors="#8b929a", lw=7, alpha=0.45)
+        axes.hlines(y, low, high, colors=GREY, lw=7, alpha=0.45)
         axes.plot(
             values, y + rng.uniform(-0.17, 0.17, len(values)), "o", ms=3.5, color=colours[arm]
         )
-        axes.vlines(middle, y - 0.26, y + 0.26, colors="#8b929a", lw=2.2)
+        axes.vlines(middle, y - 0.26, y + 0.26, colors=GREY, lw=2.2)
     axes.set_ylim(-0.5, len(comparison.arms) - 0.5)
     axes.set_xlim(left=0)
     if name == "dice":

@@ -29,6 +29,7 @@ from napari_backsplit.backend.comparison.seen import SEEN_TEXT
 from napari_backsplit.backend.comparison.tables import NOTICE, write_cases, write_summary
 from napari_backsplit.backend.comparison.verdicts import MINUS, interval, reading_of, signed
 from napari_backsplit.backend.files import atomic_path, write_text
+from napari_backsplit.backend.pictures import DARK, LIGHT, Theme, data_uri
 
 CaseLoader = Callable[[str], CaseInput]
 _TEMPLATE = "report.html.j2"
@@ -101,13 +102,13 @@ class _Figures:
     def keep(self, name: str, image: bytes) -> str:
         with atomic_path(self.folder / f"{name}.png") as temporary:
             temporary.write_bytes(image)
-        return charts.data_uri(image)
+        return data_uri(image)
 
-    def pair(self, name: str, draw: Callable[[charts.Theme], bytes]) -> dict[str, str]:
+    def pair(self, name: str, draw: Callable[[Theme], bytes]) -> dict[str, str]:
         """Return a chart for a light and for a dark page."""
         return {
-            "light": self.keep(name, draw(charts.LIGHT)),
-            "dark": charts.data_uri(draw(charts.DARK)),
+            "light": self.keep(name, draw(LIGHT)),
+            "dark": data_uri(draw(DARK)),
         }
 
 

@@ -14,17 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_backsplit.backend.comparison.charts import OKABE_ITO, arm_colours, new_figure, png
+from napari_backsplit.backend.comparison.charts import OKABE_ITO, arm_colours
 from napari_backsplit.backend.comparison.compare import CaseInput
 from napari_backsplit.backend.comparison.results import Comparison, Row
+from napari_backsplit.backend.pictures import (
+    Bools,
+    crop_box,
+    draw_outline,
+    draw_scale_bar,
+    grey_limits,
+    mark_directions,
+    new_figure,
+    png,
+    show_plane,
+    write_in_corner,
+)
 from napari_backsplit.backend.volume import Volume
 
-MARGIN_MM = 18.0
-SMALLEST_MM = 90.0
 _DASHES = ("-", (0, (3.2, 1.6)), "-", (0, (1, 1.2)))
-
-Bools = NDArray[np.bool_]
-Box = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -132,30 +139,6 @@ def slice_scores(reference: Bools, theirs: Bools, ours: Bools) -> NDArray[np.flo
     return np.asarray(differ + 0.01 * present, np.float64)
 
 
-def crop_box(mask: Bools, spacing_mm: tuple[float, float]) -> Box:
-    """Return the square around the foreground of a slice (y, x), with a margin, in the image."""
-    spans = []
-    for axis in (0, 1):
-        hit = np.flatnonzero(mask.any(axis=1 - axis))
-        spans.append((hit[0], hit[-1] + 1))
-    sides_mm = [
-        (stop - start) * step for (start, stop), step in zip(spans, spacing_mm, strict=True)
-    ]
-    side_mm = max(SMALLEST_MM, max(sides_mm) + 2 * MARGIN_MM)
-    y, x = (
-        _span((start + stop) / 2, side_mm / step, count)
-        for (start, stop), step, count in zip(spans, spacing_mm, mask.shape, strict=True)
-    )
-    return y, x
-
-
-def _span(center: float, length: float, count: int) -> slice:
-    """Return a slice of about `length` around `center`, pushed inside 0..count."""
-    size = min(round(length), count)
-    start = min(max(round(center - size / 2), 0), count - size)
-    return slice(start, start + size)
-
-
 def _draw(
     image: NDArray[Any],
     outlines: Mapping[str, Bools],
@@ -167,58 +150,13 @@ def _draw(
     height_mm, width_mm = (n * step for n, step in zip(image.shape, spacing_mm, strict=True))
     figure = new_figure(8.6, 4.3 * height_mm / width_mm)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01)
-    low, high = np.percentile(image, [0.5, 99.5])
-    extent = (0, width_mm, height_mm, 0)
-    for axes in figure.subplots(1, 2):
-        axes.imshow(
-            image,
-            "gray",
-            vmin=low,
-            vmax=max(high, low + 1e-6),
-            extent=extent,
-            interpolation="bicubic",
-        )
-        axes.set_axis_off()
-    _mark(figure.axes[0], width_mm, height_mm, f"slice {z + 1} of {count}")
+    plain, outlined = figure.subplots(1, 2)
+    for axes in (plain, outlined):
+        size_mm = show_plane(axes, image, spacing_mm, grey_limits(image))
+    mark_directions(plain, size_mm)
+    draw_scale_bar(plain, size_mm)
+    write_in_corner(plain, size_mm, f"slice {z + 1} of {count}")
     for k, (name, mask) in enumerate(outlines.items()):
         width = (2.6, 1.9, 1.5)[min(k, 2)]
-        _outline(figure.axes[1], mask, extent, colours[name], _DASHES[k], width)
+        draw_outline(outlined, mask, spacing_mm, colours[name], _DASHES[k], width)
     return png(figure)
-
-
-def _outline(
-    axes: Any, mask: Bools, extent: tuple[float, ...], colour: str, dashes: Any, width: float
-) -> None:
-    """Draw the outline along the voxels' edges."""
-    if not mask.any():
-        return
-    fine = max(1, 900 // max(mask.shape))
-    dense = np.pad(np.kron(mask, np.ones((fine, fine), np.uint8)), 1)
-    step_x, step_y = extent[1] / mask.shape[1] / fine, extent[2] / mask.shape[0] / fine
-    x = (np.arange(dense.shape[1]) - 0.5) * step_x
-    y = (np.arange(dense.shape[0]) - 0.5) * step_y
-    axes.contour(x, y, dense, [0.5], colors=[colour], linewidths=width, linestyles=[dashes])
-
-
-def _mark(axes: Any, width_mm: float, height_mm: float, text: str) -> None:
-    """Write the directions at the edges, a bar of 2 cm, and the number of the slice."""
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=2.5, foreground="black")]
-    style = {"color": "white", "fontsize": 12, "fontweight": "bold", "path_effects": halo}
-    edge = 0.025
-    axes.text(width_mm * edge, height_mm / 2, "R", ha="left", va="center", **style)
-    axes.text(width_mm * (1 - edge), height_mm / 2, "L", ha="right", va="center", **style)
-    axes.text(width_mm / 2, height_mm * edge, "A", ha="center", va="top", **style)
-    axes.text(width_mm / 2, height_mm * (1 - edge), "P", ha="center", va="bottom", **style)
-    bar_y = height_mm * (1 - 1.6 * edge)
-    axes.plot(
-        [width_mm * edge, width_mm * edge + 20],
-        [bar_y, bar_y],
-        color="white",
-        lw=3,
-        path_effects=halo,
-    )
-    small = {"color": "white", "fontsize": 10, "path_effects": halo}
-    axes.text(width_mm * edge, bar_y - height_mm * 0.015, "2 cm", va="bottom", **small)
-    axes.text(width_mm * (1 - edge), height_mm * (1 - edge), text, ha="right", va="bottom", **small)
