@@ -226,17 +226,21 @@ def source_digest(project: Project, scheme: ArmScheme, case: str, codes: Partial
     The code is part of it, since the codes move where another case gains or loses a support.
     """
     schema = project.schema
-    owner = dict.fromkeys(schema.target_names, case)
+    owner, donor = dict.fromkeys(schema.target_names, case), scheme.donors.get(case, case)
     for name in scheme.supports:
         sources = sources_of(name, schema.recipes)
-        owner |= dict.fromkeys(set(sources) - owner.keys(), scheme.donors.get(case, case))
-    hashes: dict[str, Any] = {
-        name: _content(project, of, name, scheme.admit) for name, of in sorted(owner.items())
-    }
+        owner |= dict.fromkeys(set(sources) - owner.keys(), donor)
+    hashes: dict[str, Any] = _contents(project, owner, scheme.admit)
     hashes[""] = codes.code(missing_supports(project, scheme, case))
-    if schema.recipes:
-        hashes["recipes"] = [recipe.words for recipe in schema.recipes]
+    if scheme.supports and schema.recipes:
+        theirs = dict.fromkeys(schema.target_names, donor)  # taken away, or grown over
+        made = [recipe.words for recipe in schema.recipes]
+        hashes["+recipes"] = [made, _contents(project, theirs, scheme.admit)]
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _contents(project: Project, owners: Mapping[str, str], admit: Admit) -> dict[str, str | None]:
+    return {n: _content(project, case, n, admit) for n, case in sorted(owners.items())}
 
 
 def _content(project: Project, case: str, structure: str, admit: Admit) -> str | None:
