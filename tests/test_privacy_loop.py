@@ -92,6 +92,7 @@ def import_all(source: Path, folder: Path) -> None:
             import_masks(
                 project,
                 [Masks(name, source / name, "{case}.nii.gz") for name in (LESION, "kidney")],
+                accepted=True,
             ),
         ]
         assert [problem for report in reports for problem in report.problems] == []
