@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_backsplit.backend.errors import BackSplitError
+from napari_backsplit.backend.errors import BackSplitError, GeometryError
 from napari_backsplit.backend.fusion import integrity, quality
 from napari_backsplit.backend.fusion.components import Island, islands
-from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity
+from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity, by_severity
 from napari_backsplit.backend.fusion.fuse import Mask
-from napari_backsplit.backend.geometry import axis_codes
+from napari_backsplit.backend.fusion.sides import check_sides
+from napari_backsplit.backend.geometry import Geometry, axis_codes
 from napari_backsplit.backend.volume import read_geometry, read_label_map, read_volume
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.project import Project
 
-__all__ = ["Audit", "Finding", "Limits", "Measure", "Summary", "audit", "examine", "summarise"]
-
-_RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+__all__ = [
+    "Audit",
+    "Finding",
+    "Limits",
+    "Measure",
+    "Summary",
+    "audit",
+    "examine",
+    "examine_masks",
+    "summarise",
+]
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,11 @@ def examine(
         Defaults to all.
     progress : callable
         Told the cases done and their number after each; it may raise to stop the audit.
+
+    Returns
+    -------
+    Audit
+        Positions are voxel indices of the files (z, y, x), as they are stored.
     """
     limits = limits or Limits()
     chosen = tuple(project.case_ids() if cases is None else cases)
@@ -112,8 +127,8 @@ def examine(
     codes = {case: axis_codes(project.geometry(case)) for case in chosen}
     findings += integrity.check_orientations(codes)
     findings += _outliers(project, measures, limits)
-    findings.sort(key=lambda finding: _RANK[finding.severity])
-    return Audit(tuple(findings), measures, summarise(project, measures, len(chosen)))
+    summary = summarise(project, measures, len(chosen))
+    return Audit(tuple(by_severity(findings)), measures, summary)
 
 
 def summarise(project: Project, measures: Sequence[Measure], cases: int) -> tuple[Summary, ...]:
@@ -154,9 +169,10 @@ def _outliers(project: Project, measures: Sequence[Measure], limits: Limits) -> 
 
 @dataclass
 class _Report:
-    """What is being found in one case."""
+    """What is being found in one case; `broken` are the structures whose mask cannot be used."""
 
     case: str
+    broken: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     measures: list[Measure] = field(default_factory=list)
     digest: str = ""
@@ -165,76 +181,172 @@ class _Report:
         self.findings.append(Finding(self.case, structure, "error", code, message))
 
 
-def _examine_case(project: Project, case: str, limits: Limits) -> _Report:
+def examine_masks(
+    case: str,
+    grid: Geometry,
+    masks: Mapping[str, Mask],
+    targets: Sequence[str],
+    supports: Sequence[str],
+    image: NDArray[Any] | None = None,
+    limits: Limits | None = None,
+) -> list[Finding]:
+    """Check the masks of one case in memory, alone and together; no file is read.
+
+    Parameters
+    ----------
+    case : str
+        For the findings only.
+    grid : Geometry
+        The grid of the arrays: `Project.geometry` for arrays in the order of the files, its
+        `canonical()` for canonical ones. It says where left and the head are.
+    masks : mapping of str to ndarray of bool
+        Each on the grid, (z, y, x).
+    targets, supports : sequence of str
+        All that a case should have, in order of priority. Those without a mask are missing.
+    image : ndarray, optional
+        One channel on the grid, (z, y, x); without it nothing is said of a shift.
+    limits : Limits, optional
+
+    Returns
+    -------
+    list of Finding
+        The gravest first; positions are indices of the given arrays.
+
+    Raises
+    ------
+    GeometryError
+        An array has another shape than the grid.
+    """
+    arrays = masks if image is None else {**masks, "image": image}
+    for name, array in arrays.items():
+        if array.shape != grid.shape:
+            raise GeometryError(
+                f"The array of {name} has shape {array.shape}, the grid {grid.shape}.",
+                "Give arrays on one grid.",
+            )
     report = _Report(case)
-    _examine_images(project, report)
-    masks: dict[str, Mask] = {}
-    for structure in project.schema.structures:
-        mask = _examine_mask(project, report, structure.name, limits)
-        if mask is not None:
-            masks[structure.name] = mask
-    _examine_together(project, report, masks, limits)
+    _examine_masks(report, grid, masks, targets, supports, image, limits or Limits())
+    return by_severity(report.findings)
+
+
+def _examine_case(project: Project, case: str, limits: Limits) -> _Report:
+    report, grid = _Report(case), project.geometry(case)
+    image = _examine_images(project, report)
+    if image is not None and image.shape != grid.shape:
+        image = None
+    names = [structure.name for structure in project.schema.structures]
+    read = {name: _read_mask(project, report, name) for name in names}
+    masks = {name: mask for name, mask in read.items() if mask is not None}
+    schema = project.schema
+    _examine_masks(report, grid, masks, schema.target_names, schema.support_names, image, limits)
     return report
 
 
-def _examine_images(project: Project, report: _Report) -> None:
-    """Look for images that are missing, changed, unreadable or not finite; hash their voxels."""
+def _examine_images(project: Project, report: _Report) -> NDArray[Any] | None:
+    """Look for images that are missing, changed, unreadable or not finite; return the first.
+
+    Their voxels are hashed.
+    """
     case = project.case(report.case)
     for channel in case.missing_channels:
         report.error(channel, "missing_channel", "The case lacks this channel. Leave it out.")
     if project.verify_images([report.case]):
         text = "Its image is gone or has changed since it was imported. Restore it."
         report.error("", "changed", text)
-    digest = hashlib.sha256()
+    digest, first = hashlib.sha256(), None
     try:
         for channel, image in case.images.items():
             array = read_volume(project.folder / image.file).array
             report.findings += integrity.check_finite(report.case, channel, array)
             digest.update(f"{array.shape}".encode())
             digest.update(np.ascontiguousarray(array, np.float32).data)
+            first = array if first is None else first
     except (BackSplitError, OSError):
         report.error("", "unreadable", "Its image cannot be read. Restore it.")
     else:
         report.digest = digest.hexdigest()
+    return first
 
 
-def _examine_mask(project: Project, report: _Report, structure: str, limits: Limits) -> Mask | None:
-    """Check one mask alone and measure it; return it if it lies on the image's grid."""
+def _read_mask(project: Project, report: _Report, structure: str) -> Mask | None:
+    """Return a mask that lies on the image's grid; None without one, and where it does not."""
     case, path = report.case, project.mask_path(report.case, structure)
-    is_target = structure in project.schema.target_names
-    check = quality.check_target if is_target else quality.check_support
     if path is None:
-        report.findings += check(case, structure, None)
         return None
-    geometry = project.geometry(case)
     try:
-        wrong_grid = integrity.check_grid(case, structure, geometry, read_geometry(path))
+        wrong = integrity.check_grid(case, structure, project.geometry(case), read_geometry(path))
         label_map = read_label_map(path).array
     except (BackSplitError, OSError):
         report.error(structure, "unreadable", "The mask cannot be read. Make it again.")
+        report.broken.add(structure)
         return None
-    report.findings += wrong_grid
-    if wrong_grid:
+    report.findings += wrong
+    if wrong:
+        report.broken.add(structure)
         return None
-    mask: Mask = label_map != 0
-    found = islands(mask, geometry.voxel_ml)
-    report.measures.append(Measure(case, structure, found))
     report.findings += integrity.check_ids(case, structure, label_map)
-    report.findings += check(case, structure, mask)
-    report.findings += quality.check_islands(case, structure, found, limits)
-    return mask
+    return np.asarray(label_map != 0)
 
 
-def _examine_together(
-    project: Project, report: _Report, masks: dict[str, Mask], limits: Limits
+def _examine_masks(
+    report: _Report,
+    grid: Geometry,
+    masks: Mapping[str, Mask],
+    target_names: Sequence[str],
+    support_names: Sequence[str],
+    image: NDArray[Any] | None,
+    limits: Limits,
 ) -> None:
-    """Check the masks of a case against one another and against the image's edge."""
-    schema, case = project.schema, report.case
-    targets = {name: masks[name] for name in schema.target_names if name in masks}
-    supports = {name: masks[name] for name in schema.support_names if name in masks}
-    missing = [name for name in schema.support_names if name not in masks]
-    for kind in (targets, supports):
+    """Check and measure the masks of a case, alone and together."""
+    case = report.case
+    targets = {name: masks[name] for name in target_names if name in masks}
+    supports = {name: masks[name] for name in support_names if name in masks}
+    kinds: tuple[tuple[Sequence[str], Mapping[str, Mask], Severity], ...] = (
+        (target_names, targets, "warning"),
+        (support_names, supports, "info"),
+    )
+    for names, kind, severity in kinds:
+        check = quality.check_target if kind is targets else quality.check_support
+        for name in (name for name in names if name not in report.broken):
+            report.findings += check(case, name, masks.get(name))
         report.findings += quality.check_overlaps(case, kind, limits)
+        for name, mask in kind.items():
+            _examine_mask(report, grid, name, mask, image, limits)
+            report.findings += quality.check_border(case, name, mask, grid, severity)
+    _examine_holes(report, grid, targets, supports, limits)
+    missing = [name for name in support_names if name not in masks]
     for name, mask in targets.items():
-        report.findings += quality.check_border(case, name, mask)
-        report.findings += quality.check_outside(case, name, mask, supports, missing)
+        report.findings += quality.check_outside(case, name, mask, supports, missing, limits)
+    report.findings += check_sides(case, {**targets, **supports}, grid, image, limits)
+
+
+def _examine_mask(
+    report: _Report,
+    grid: Geometry,
+    name: str,
+    mask: Mask,
+    image: NDArray[Any] | None,
+    limits: Limits,
+) -> None:
+    """Measure one mask, and check it alone."""
+    found = islands(mask, grid.voxel_ml)
+    report.measures.append(Measure(report.case, name, found))
+    report.findings += quality.check_islands(report.case, name, found, limits)
+    if image is not None:
+        report.findings += quality.check_shift(report.case, name, mask, image, grid, limits)
+
+
+def _examine_holes(
+    report: _Report,
+    grid: Geometry,
+    targets: Mapping[str, Mask],
+    supports: Mapping[str, Mask],
+    limits: Limits,
+) -> None:
+    """Check for holes: a lesion may lie in that of an organ, an organ in none of a lesion."""
+    for kind, lesions in ((targets, ()), (supports, tuple(targets.values()))):
+        for name, mask in kind.items():
+            others = [other for key, other in kind.items() if key != name]
+            report.findings += quality.check_holes(
+                report.case, name, mask, lesions, others, grid.voxel_ml, limits
+            )

@@ -1,20 +1,31 @@
 """Checks of masks: alone, against the other masks of their case, and against the cohort.
 
-Each is one small function and reads no file. A message names structures and case ids, never a path.
+Each is one small function and reads no file. Masks are bool, (z, y, x), on the image's own grid,
+whose `Geometry` says where left and the head are. A message names structures and case ids, never a
+path. What each looks for, and where it fails, is in docs/quality.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from napari_backsplit.backend.fusion.components import Island, a_voxel, components
+from napari_backsplit.backend.fusion.components import (
+    Island,
+    Parts,
+    a_voxel,
+    label_components,
+    label_holes,
+)
 from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity
 from napari_backsplit.backend.fusion.fuse import Box, Mask, bounding_box, shared_box
+from napari_backsplit.backend.fusion.quality_shift import fit_shift
+from napari_backsplit.backend.fusion.sides import describe_shift, ends
+from napari_backsplit.backend.geometry import Geometry
 
 # --- one mask -----------------------------------------------------------------------------------
 
@@ -49,24 +60,139 @@ def check_islands(
         return []
     text = (
         f"{len(tiny)} of {len(found)} islands are smaller than {limits.island_ml:g} ml or one "
-        f"voxel, the smallest {tiny[-1].ml:.3g} ml."
+        f"voxel, the smallest {tiny[-1].ml:.3g} ml. Erase them where they are slips of the brush."
     )
     return [Finding(case, structure, "warning", "tiny_islands", text, tiny[-1].position_zyx)]
 
 
-def check_border(case: str, structure: str, mask: Mask) -> list[Finding]:
-    """Report each edge of the image that a lesion reaches: it may be cut off."""
+def check_border(
+    case: str, structure: str, mask: Mask, grid: Geometry, severity: Severity
+) -> list[Finding]:
+    """Report each edge of the image that a structure reaches: the scan may cut it off.
+
+    An axis of one plane has no edges.
+    """
     result = []
-    for axis, name in enumerate("zyx"):
-        for end, index in (("first", 0), ("last", -1)):
-            plane = np.take(mask, [index], axis)
-            if plane.any():
+    for axis, sides in enumerate(ends(grid)):
+        for index, side in zip((0, -1), sides, strict=True):
+            plane = mask.take([index], axis)
+            if mask.shape[axis] > 1 and plane.any():
                 at = list(a_voxel(plane))
                 at[axis] = index % mask.shape[axis]
-                text = f"It reaches the {end} plane of the image along {name}: it may be cut off."
+                text = f"It reaches the image's last plane {side}: the scan may cut it off."
                 position = (at[0], at[1], at[2])
-                result.append(Finding(case, structure, "warning", "border", text, position))
+                result.append(Finding(case, structure, severity, "border", text, position))
     return result
+
+
+def check_holes(
+    case: str,
+    structure: str,
+    mask: Mask,
+    targets: Sequence[Mask],
+    others: Sequence[Mask],
+    voxel_ml: float,
+    limits: Limits,
+) -> list[Finding]:
+    """Report holes: those that a lesion fills, and those that hold nothing.
+
+    Parameters
+    ----------
+    case, structure : str
+    mask : ndarray of bool
+    targets : sequence of ndarray of bool
+        Lesions. A hole that they fill by half is only told: the label map is the same without it.
+    others : sequence of ndarray of bool
+        Structures that may lie in a hole, as the cord does in the spine: of those nothing is
+        said. One that covers half of the mask is around it, and explains no hole.
+    voxel_ml : float
+    limits : Limits
+    """
+    holes = label_holes(mask)
+    if not len(holes.voxels):
+        return []
+    inner = [other for other in others if not _covers_half(other, mask, holes.box)]
+    of_lesion = 2 * _covered(holes, targets) >= holes.voxels
+    bare = holes.voxels - _covered(holes, [*targets, *inner])
+    large = ~of_lesion & (bare * voxel_ml >= limits.hole_ml)
+    small = ~of_lesion & ~large & (bare > 0)
+    kinds: list[tuple[Severity, str, NDArray[np.bool_], str]] = [
+        (
+            "info",
+            "lesion_hole",
+            of_lesion,
+            f"that a lesion fills. Grow {structure} over its lesion.",
+        ),
+        ("warning", "hole", large, "with nothing in it. Fill it."),
+        ("info", "small_hole", small, "with nothing in it. Fill it if it is a slip."),
+    ]
+    return [
+        _hole_finding(case, structure, kind, holes, voxel_ml) for kind in kinds if kind[2].any()
+    ]
+
+
+def _hole_finding(
+    case: str,
+    structure: str,
+    kind: tuple[Severity, str, NDArray[np.bool_], str],
+    holes: Parts,
+    voxel_ml: float,
+) -> Finding:
+    """Tell of the holes of one kind, and show the largest."""
+    severity, code, chosen, text = kind
+    sizes = np.where(chosen, holes.voxels, 0)
+    largest = int(sizes.argmax())
+    number = np.count_nonzero(chosen)
+    others = f" and {number - 1} more" if number > 1 else ""
+    size = f"{sizes[largest] * voxel_ml:.3g} ml"
+    text = f"The mask has a hole of {size}{others} {text}"
+    return Finding(case, structure, severity, code, text, holes.position(largest))
+
+
+def _covers_half(other: Mask, mask: Mask, box: Box) -> bool:
+    inside = mask[box]
+    return bool(2 * np.count_nonzero(other[box] & inside) >= np.count_nonzero(inside))
+
+
+def _covered(parts: Parts, masks: Sequence[Mask]) -> NDArray[np.int64]:
+    """Return how many voxels of each part lie in any of some masks."""
+    return parts.count(_union(masks, parts.box))
+
+
+def _union(masks: Iterable[Mask], box: Box) -> Mask:
+    """Return where in a box any mask is."""
+    result = np.zeros([s.stop - s.start for s in box], bool)
+    for mask in masks:
+        result |= mask[box]
+    return result
+
+
+def check_shift(
+    case: str,
+    structure: str,
+    mask: Mask,
+    image: NDArray[Any],
+    grid: Geometry,
+    limits: Limits,
+) -> list[Finding]:
+    """Report a mask whose surface meets the image's edges only after a shift.
+
+    Nothing is said of small masks, and of those that no edge surrounds wherever they lie.
+    """
+    fit = fit_shift(image, mask, limits.shift_surface)
+    if (
+        fit is None
+        or fit.length_vox < limits.shift_vox
+        or fit.peak < limits.shift_peak
+        or fit.gain < limits.shift_gain
+        or fit.lead < limits.shift_lead
+    ):
+        return []
+    text = (
+        f"It fits the edges in the image better if moved {describe_shift(fit.shift_zyx, grid)}. "
+        "Look whether it was made on another image, and make or move it again."
+    )
+    return [Finding(case, structure, "warning", "shift", text, a_voxel(mask))]
 
 
 # --- several masks of a case --------------------------------------------------------------------
@@ -78,12 +204,12 @@ def check_overlaps(case: str, masks: Mapping[str, Mask], limits: Limits) -> list
     `masks` are of one kind, in order of priority: targets do lie in supports.
     """
     boxes = {name: bounding_box(mask) for name, mask in masks.items()}
+    sizes = {name: np.count_nonzero(mask) for name, mask in masks.items()}
     result = []
     for one, other in combinations(masks, 2):
         box = shared_box(boxes[one], boxes[other])
         both = masks[one][box] & masks[other][box] if box else np.zeros((0, 0, 0), bool)
-        shared = np.count_nonzero(both)
-        least = min(np.count_nonzero(masks[one]), np.count_nonzero(masks[other]))
+        shared, least = np.count_nonzero(both), min(sizes[one], sizes[other])
         if shared > limits.overlap_share * least:
             text = (
                 f"{shared} voxels are {other} as well, {100 * shared / least:.0f} % of the smaller "
@@ -95,39 +221,53 @@ def check_overlaps(case: str, masks: Mapping[str, Mask], limits: Limits) -> list
 
 
 def check_outside(
-    case: str, target: str, mask: Mask, supports: Mapping[str, Mask], missing: Sequence[str]
+    case: str,
+    target: str,
+    mask: Mask,
+    supports: Mapping[str, Mask],
+    missing: Sequence[str],
+    limits: Limits,
 ) -> list[Finding]:
     """Report lesions outside every support: in no organ, or left out of the organ's mask.
 
-    One finding for each lesion that is not all inside: a warning where it is apart from every
-    support and none is missing, otherwise an info. Without support masks nothing is said.
+    One finding for each lesion that is not all inside, up to `Limits.lesions`: a warning where
+    it is apart from every support and none is missing, otherwise an info. Without support masks
+    nothing is said.
     """
+    lesions = label_components(mask)
+    if not supports or not len(lesions.voxels):
+        return []
+    around, core = _margin(lesions.box, mask.shape)
+    inside = _union(supports.values(), around)
+    within = lesions.count(inside[core])
+    apart = lesions.count(_thickened(inside)[core]) == 0
+    chosen = np.flatnonzero(within < lesions.voxels)
+    chosen = chosen[np.lexsort((-lesions.voxels[chosen], ~apart[chosen]))]
+    at = lesions.positions(~inside[core])
     result = []
-    for lesion, box in components(mask) if supports else ():
-        around, core = _margin(box, mask.shape)
-        inside = np.logical_or.reduce([support[around] for support in supports.values()])
-        near = ndimage.binary_dilation(inside, np.ones((3, 3, 3)))[core]
-        text, severity = _outside(lesion, inside[core], near, missing)
-        if text:
-            at = a_voxel(lesion & ~inside[core], box)
-            result.append(Finding(case, target, severity, "outside_supports", text, at))
+    for lesion in chosen[: limits.lesions].tolist():
+        size = int(lesions.voxels[lesion])
+        text, severity = _outside(size, int(within[lesion]), bool(apart[lesion]), missing)
+        z, y, x = at[lesion].tolist()
+        result.append(Finding(case, target, severity, "outside_supports", text, (z, y, x)))
+    rest = len(chosen) - len(result)
+    if rest > 0:
+        text = f"{rest} more lesions lie outside every support, or in part."
+        result.append(Finding(case, target, result[-1].severity, "outside_supports", text))
     return result
 
 
-def _outside(
-    lesion: Mask, inside: Mask, near: Mask, missing: Sequence[str]
-) -> tuple[str, Severity]:
-    """Say how a lesion lies outside of the supports, "" if it does not."""
-    size, without = np.count_nonzero(lesion), np.count_nonzero(lesion & ~inside)
-    if without < size:
-        text = f"{without} of {size} voxels of a lesion lie outside every support."
-        return (text if without else ""), "info"
-    if (lesion & near).any():
+def _outside(size: int, within: int, apart: bool, missing: Sequence[str]) -> tuple[str, Severity]:
+    """Say how a lesion of some voxels lies outside of the supports."""
+    if within:
+        return f"{size - within} of {size} voxels of a lesion lie outside every support.", "info"
+    if not apart:
         return f"A lesion of {size} voxels touches a support that leaves it out.", "info"
     if missing:
         also = f"; {', '.join(missing)} of this case may hold it, and is missing"
         return f"A lesion of {size} voxels lies outside every support{also}.", "info"
-    return f"A lesion of {size} voxels lies outside every support.", "warning"
+    text = f"A lesion of {size} voxels lies outside every support. Look whether it is one."
+    return text, "warning"
 
 
 def _margin(box: Box, shape: Sequence[int]) -> tuple[Box, Box]:
@@ -137,6 +277,17 @@ def _margin(box: Box, shape: Sequence[int]) -> tuple[Box, Box]:
     ]
     core = [slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True)]
     return (around[0], around[1], around[2]), (core[0], core[1], core[2])
+
+
+def _thickened(mask: Mask) -> Mask:
+    """Return a mask and its 26 neighbours; axis by axis, which is fast for a whole image."""
+    for axis in range(3):
+        line = np.moveaxis(mask, axis, 0)
+        thick = line.copy()
+        thick[1:] |= line[:-1]
+        thick[:-1] |= line[1:]
+        mask = np.moveaxis(thick, 0, axis)
+    return mask
 
 
 # --- several cases ------------------------------------------------------------------------------
@@ -157,15 +308,19 @@ def check_outliers(
         return []
     values = np.asarray(list(given.values()))
     scores, middle = robust_z(np.log(values)), float(np.median(values))
+    far = np.abs(np.log(values / middle)) > np.log(limits.volume_factor)
     return [
         Finding(case, structure, severity, "volume", _volume_text(value, middle, float(score)))
-        for (case, value), score in zip(given.items(), scores, strict=True)
-        if abs(score) > limits.robust_z
+        for (case, value), score, is_far in zip(given.items(), scores, far, strict=True)
+        if is_far and abs(score) > limits.robust_z
     ]
 
 
 def _volume_text(ml: float, middle: float, score: float) -> str:
-    return f"Its volume of {ml:.4g} ml is far from the median {middle:.4g} ml (z {score:+.1f})."
+    return (
+        f"Its volume of {ml:.4g} ml is far from the median {middle:.4g} ml (z {score:+.1f}). Look "
+        "whether it is all of the structure, and nothing else."
+    )
 
 
 def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:

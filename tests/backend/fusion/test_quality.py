@@ -6,9 +6,13 @@ from hypothesis import strategies as st
 from napari_backsplit.backend.fusion import quality
 from napari_backsplit.backend.fusion.components import islands
 from napari_backsplit.backend.fusion.findings import Limits
+from napari_backsplit.backend.geometry import Geometry
 
 SHAPE = (6, 7, 8)
 LIMITS = Limits()
+EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+GRID = Geometry(SHAPE, (10.0, 10.0, 10.0), (0.0, 0.0, 0.0), EYE)
+TURNED = ((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (0.0, -1.0, 0.0))
 
 
 def box(*pairs, shape=SHAPE):
@@ -45,14 +49,71 @@ def test_tiny_islands_are_counted_and_one_is_shown():
     assert quality.check_islands("c", "liver", coarse[:2], LIMITS) == []
 
 
+def border(mask, direction=EYE):
+    grid = Geometry(mask.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), direction)
+    return quality.check_border("c", "lesion", mask, grid, "warning")
+
+
 def test_each_edge_that_a_lesion_reaches():
-    assert quality.check_border("c", "lesion", box((1, 5), (1, 6), (1, 7))) == []
-    (finding,) = quality.check_border("c", "lesion", box((1, 6), (1, 4), (1, 4)))
-    assert "last plane of the image along z" in finding.message
+    assert border(box((1, 5), (1, 6), (1, 7))) == []
+    (finding,) = border(box((1, 6), (1, 4), (1, 4)))
+    assert "last plane toward the head" in finding.message
     assert finding.position_zyx == (5, 2, 2)
-    corner = quality.check_border("c", "lesion", box((0, 1), (6, 7), (3, 4)))
-    assert [f.position_zyx for f in corner] == [(0, 6, 3), (0, 6, 3)]
-    assert quality.check_border("c", "lesion", np.zeros(SHAPE, bool)) == []
+    front, back = border(box((0, 1), (6, 7), (3, 4)))
+    assert [f.position_zyx for f in (front, back)] == [(0, 6, 3), (0, 6, 3)]
+    assert "toward the feet" in front.message
+    assert "toward the back" in back.message
+    assert border(np.zeros(SHAPE, bool)) == []
+
+
+def test_an_edge_is_named_as_the_file_lies():
+    # x runs to the back, y to the feet, z to the right
+    assert "toward the patient's right" in border(box((5, 6), (3, 4), (3, 4)), TURNED)[0].message
+    assert "toward the head" in border(box((3, 4), (0, 1), (3, 4)), TURNED)[0].message
+    assert "toward the front" in border(box((3, 4), (3, 4), (0, 1)), TURNED)[0].message
+
+
+def test_a_single_plane_has_no_edges():
+    assert border(box((0, 1), (1, 2), (1, 2), shape=(1, 4, 4))) == []
+
+
+def holes(mask, targets=(), others=(), voxel_ml=1.0):
+    return quality.check_holes("c", "liver", mask, targets, others, voxel_ml, LIMITS)
+
+
+SHELL = box((1, 5), (1, 6), (1, 7))
+CAVITY = box((2, 3), (2, 4), (2, 4))
+
+
+def test_a_hole_is_background_that_a_mask_encloses():
+    assert holes(SHELL) == []
+    (finding,) = holes(SHELL & ~CAVITY)
+    assert (finding.severity, finding.code) == ("warning", "hole")
+    assert "hole of 4 ml with" in finding.message
+    assert CAVITY[finding.position_zyx]
+    assert codes(holes(SHELL & ~CAVITY, voxel_ml=0.1)) == [("info", "small_hole")]
+    two = CAVITY | box((3, 4), (4, 5), (4, 5))
+    (finding,) = holes(SHELL & ~two)
+    assert "hole of 4 ml and 1 more" in finding.message
+
+
+def test_a_hole_that_is_open_to_the_image_s_edge_is_none():
+    assert holes(box((0, 6), (0, 7), (0, 8)) & ~box((0, 3), (2, 4), (2, 4))) == []
+    assert holes(SHELL & ~box((1, 3), (2, 4), (2, 4))) == []
+
+
+def test_a_hole_that_a_lesion_fills_wants_the_organ_to_grow():
+    half = box((2, 3), (2, 4), (2, 3))
+    (finding,) = holes(SHELL & ~CAVITY, [half])
+    assert (finding.severity, finding.code) == ("info", "lesion_hole")
+    assert "Grow liver over its lesion" in finding.message
+    quarter = box((2, 3), (2, 3), (2, 3))
+    assert codes(holes(SHELL & ~CAVITY, [quarter])) == [("warning", "hole")]
+
+
+def test_a_hole_may_hold_another_structure_but_not_what_is_around_the_mask():
+    assert holes(SHELL & ~CAVITY, others=[CAVITY]) == []
+    assert codes(holes(SHELL & ~CAVITY, others=[SHELL])) == [("warning", "hole")]
 
 
 # --- several masks
@@ -76,20 +137,20 @@ def test_lesions_inside_beside_and_apart_from_supports():
     partly = box((2, 4), (0, 1), (0, 1))
     beside = box((3, 4), (3, 4), (3, 4))
     apart = box((4, 6), (5, 7), (5, 8))
-    assert quality.check_outside("c", "lesion", inside, kidney, ()) == []
-    (finding,) = quality.check_outside("c", "lesion", partly, kidney, ())
+    assert quality.check_outside("c", "lesion", inside, kidney, (), LIMITS) == []
+    (finding,) = quality.check_outside("c", "lesion", partly, kidney, (), LIMITS)
     assert (finding.severity, finding.position_zyx) == ("info", (3, 0, 0))
     assert finding.message.startswith("1 of 2 voxels")
-    (finding,) = quality.check_outside("c", "lesion", beside, kidney, ())
+    (finding,) = quality.check_outside("c", "lesion", beside, kidney, (), LIMITS)
     assert finding.severity == "info"
     assert "touches" in finding.message
-    (finding,) = quality.check_outside("c", "lesion", inside | apart, kidney, ())
+    (finding,) = quality.check_outside("c", "lesion", inside | apart, kidney, (), LIMITS)
     assert finding.severity == "warning"
     assert apart[finding.position_zyx]
-    (finding,) = quality.check_outside("c", "lesion", apart, kidney, ("liver",))
+    (finding,) = quality.check_outside("c", "lesion", apart, kidney, ("liver",), LIMITS)
     assert finding.severity == "info"
     assert "liver" in finding.message
-    assert quality.check_outside("c", "lesion", apart, {}, ("liver",)) == []
+    assert quality.check_outside("c", "lesion", apart, {}, ("liver",), LIMITS) == []
 
 
 # --- several cases
@@ -108,6 +169,24 @@ def test_robust_z_by_hand():
 def test_robust_z_does_not_depend_on_the_unit(values, factor):
     array = np.array(values)
     assert np.allclose(quality.robust_z(array), quality.robust_z(array * factor), atol=1e-3)
+
+
+def test_of_many_lesions_outside_the_first_are_told_and_the_rest_is_counted():
+    kidney = {"kidney": box((0, 1), (0, 1), (0, 1))}
+    mask = np.zeros((6, 40, 40), bool)
+    mask[3, ::4, ::4] = True
+    supports = {"kidney": np.pad(kidney["kidney"], ((0, 0), (0, 33), (0, 32)))}
+    found = quality.check_outside("c", "lesion", mask, supports, (), LIMITS)
+    assert len(found) == LIMITS.lesions + 1
+    assert all(mask[finding.position_zyx] for finding in found[:-1])
+    assert found[-1].message.startswith("80 more lesions")
+
+
+def test_within_twice_the_median_no_volume_stands_out():
+    ml = {f"case_{i}": 100.0 for i in range(6)}
+    assert quality.check_outliers("liver", ml | {"odd": 190.0}, "warning", LIMITS) == []
+    (finding,) = quality.check_outliers("liver", ml | {"odd": 210.0}, "warning", LIMITS)
+    assert finding.case == "odd"
 
 
 def test_a_volume_far_from_the_cohort():
