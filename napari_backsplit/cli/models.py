@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.training.spec import FINETUNE, LEARNING, PlanSpec, RunSpec
+from napari_backsplit.backend.training.spec import (
+    FINETUNE,
+    LEARNING,
+    MANY_SUPPORTS,
+    PlanSpec,
+    RunSpec,
+)
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 from napari_backsplit.cli.options import make_spec, pairs, with_spec
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.fusion.cases import Admit
 
 TRAIN = "2 Train"
 COMPARE = "3 Compare"
@@ -144,21 +153,20 @@ def train(
     _run(project, "train", {"run": spec.model_dump(mode="json")}, title, detach, as_json)
 
 
-def _supports_for(folder: Path) -> tuple[str, ...]:
+def _supports_for(folder: Path, admit: Admit) -> tuple[str, ...]:
     """Choose the supports of a fine-tune from where the lesions lie, and say so."""
-    from napari_backsplit.backend.training.advice import choose_supports, enough_cases, places
+    from napari_backsplit.backend.fusion.advisor import advise
     from napari_backsplit.cli.console import say_aside
     from napari_backsplit.cli.data import open_project
 
     with open_project(folder, read_only=True) as project:
         known = project.training_cases()
-        cases = enough_cases(known)
-        found = places(project, cases)
-    chosen = choose_supports(found)
-    held = ", ".join(f"{place.support} {place.holds:.0%}" for place in found)
-    seen = f" ({len(cases)} of {len(known)} cases)" if len(cases) < len(known) else ""
-    say_aside(f"Supports: {', '.join(chosen)}. Lesions that lie in each: {held}{seen}.")
-    return chosen
+        advice = advise(project, admit=admit, most=MANY_SUPPORTS)
+    held = ", ".join(f"{found.support} {found.holds:.0%}" for found in advice.supports)
+    some = len(advice.cases) < len(known)
+    seen = f" ({len(advice.cases)} of {len(known)} cases)" if some else ""
+    say_aside(f"Supports: {', '.join(advice.proposed)}. Lesions that lie in each: {held}{seen}.")
+    return advice.proposed
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -192,7 +200,7 @@ def finetune(
     options = {**FINETUNE, **found, **learning_of(project, found["baseline"]), **options}
     spec = make_spec(RunSpec, options)
     if not spec.supports:
-        spec = spec.model_copy(update={"supports": _supports_for(project)})
+        spec = spec.model_copy(update={"supports": _supports_for(project, spec.masks)})
     for warning in warnings(spec, trained_iterations(project / str(spec.baseline))):
         say_aside(warning, "yellow")
     _begin_training(project, spec)

@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.fusion import advisor, places
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training import advice, baseline, budget
+from napari_backsplit.backend.training import baseline, budget
 from napari_backsplit.backend.training.budget import least_iterations
 from napari_backsplit.backend.training.spec import FINETUNE, MANY_SUPPORTS, RunSpec
 from napari_backsplit.backend.volume import Geometry, Volume, write_volume
@@ -110,7 +111,9 @@ def make(tmp_path: Path) -> Make:
     """Make a project of some supports whose cases have these masks."""
 
     def folder(
-        *cases: Mapping[str, np.ndarray], supports: tuple[str, ...] = ("liver", "kidney")
+        *cases: Mapping[str, np.ndarray],
+        supports: tuple[str, ...] = ("liver", "kidney"),
+        accepted: bool = True,
     ) -> Path:
         made = tmp_path / "project"
         with Project.create(made, "tuned", ["CT"], ["lesion"], supports) as project:
@@ -120,6 +123,8 @@ def make(tmp_path: Path) -> Make:
                 case = project.add_case({"CT": file})
                 for name, mask in masks.items():
                     project.set_mask(case.id, name, Volume(mask, GRID), {})
+                    if accepted:
+                        project.judge(case.id, "accepted", name)
         return made
 
     return folder
@@ -164,7 +169,7 @@ def test_the_control_differs_in_its_arm_alone(
 def test_supports_that_are_named_win_and_no_mask_is_read(
     asked: list[dict[str, Any]], trained: int, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(advice, "places")
+    monkeypatch.delattr(advisor, "advise")
     result = _finetune(make(MASKS), "--supports", "liver")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
@@ -174,7 +179,7 @@ def test_supports_that_are_named_win_and_no_mask_is_read(
 def test_of_many_cases_some_are_looked_at_and_that_is_said(
     asked: list[dict[str, Any]], trained: int, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advice, "ENOUGH_CASES", 1)
+    monkeypatch.setattr(places, "ENOUGH_CASES", 1)
     assert "liver 0% (1 of 3 cases)." in _finetune(make(MASKS, MASKS, MASKS)).stderr
 
 
@@ -196,6 +201,20 @@ def test_a_project_without_supports_is_refused_with_the_remedy(
     assert "Import or click a support first." in str(result.exception)
     assert "Supports:" not in result.stderr
     assert not asked
+
+
+def test_supports_are_chosen_by_the_masks_that_enter_the_training(
+    asked: list[dict[str, Any]], trained: int, make: Make
+) -> None:
+    folder = make(MASKS, accepted=False)
+    refused = _finetune(folder)
+    assert isinstance(refused.exception, InputError)
+    assert "--masks unreviewed" in refused.exception.remedy
+    with Project.open(folder) as project:
+        project.judge(project.case_ids()[0], "accepted", "liver")
+    _finetune(folder)
+    _finetune(folder, "--masks", "unreviewed")
+    assert [spec.supports for spec in _specs(asked)[::2]] == [("liver",), ("kidney",)]
 
 
 def test_a_warning_comes_before_the_start_and_does_not_block_it(
