@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.fusion.cases import admitted
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.recipes import sources_of
 from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, what_enters
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
@@ -220,11 +222,17 @@ def _data_record(project: Project, plan_set: PlanSet, spec: RunSpec) -> dict[str
 
 def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict[str, list[str]]:
     """Return under which licences the masks stand that a run learns from."""
-    found: dict[str, list[str]] = {}
-    for structure in (*scheme.targets, *scheme.supports):
-        known = {p.licence for case in cases if (p := project.provenance(case, structure))}
-        found[structure] = sorted(known - {""})
-    return {structure: names for structure, names in found.items() if names}
+    found = {
+        name: {
+            record.licence
+            for source in sources_of(name, project.schema.recipes)
+            for case in cases
+            if admitted(project, case, source, scheme.admit)
+            and (record := project.provenance(case, source))
+        }
+        for name in (*scheme.targets, *scheme.supports)
+    }
+    return {name: sorted(known - {""}) for name, known in found.items() if known - {""}}
 
 
 def _trainer(

@@ -131,6 +131,54 @@ def test_a_dataset_never_changes_under_a_training(sample: Path) -> None:
         assert same == (case != "case_003")
 
 
+def test_an_edit_of_an_accepted_mask_makes_a_dataset_of_its_own(sample: Path) -> None:
+    """Accepted, then edited: its voxels leave, and background may be the kidney from then on."""
+    with Project.open(sample) as project:
+        make_plan_set(project, PLAN, _quiet)
+        scheme = arm_scheme(project, "backsplit", ("kidney",), project.training_cases())
+        plan_set, first = prepare_arm(project, open_plan_set(project, "own"), scheme, _quiet)
+        before = _labels(plan_set, first, "case_003")
+        fewer = project.mask("case_003", "kidney").copy()
+        fewer[: fewer.shape[0] // 2] = False
+        volume = Volume(fewer, project.geometry("case_003"))
+        project.set_mask("case_003", "kidney", volume, {"engine": "test"}, replace=True)
+        plan_set, edited = prepare_arm(project, plan_set, scheme, _quiet)
+        project.judge("case_003", "accepted", "kidney")
+        plan_set, accepted = prepare_arm(project, plan_set, scheme, _quiet)
+        assert prepare_arm(project, plan_set, scheme, _quiet)[1] == accepted
+
+    assert (edited, accepted) == (f"{first}-v2", f"{first}-v3")
+    np.testing.assert_array_equal(_labels(plan_set, first, "case_003"), before)
+    kidney, code = 2, 3
+    partial = _labels(plan_set, edited, "case_003")
+    assert not np.isin(partial, [0, kidney]).any()
+    assert (partial == code).any()
+    whole = _labels(plan_set, accepted, "case_003")
+    assert not (whole == code).any()
+    assert 0 < (whole == kidney).sum() < (before == kidney).sum()
+
+
+def test_a_recipe_makes_a_dataset_of_its_own_for_supports_alone(sample: Path) -> None:
+    with Project.open(sample) as project:
+        cases = project.training_cases()
+        make_plan_set(project, PLAN, _quiet)
+        project.remove_mask("case_001", "bowel")
+        plan_set = open_plan_set(project, "own")
+        binary = arm_scheme(project, "binary", (), cases)
+        for _ in range(2):
+            plan_set, name = prepare_arm(project, plan_set, binary, _quiet)
+            assert name == "binary"
+            project.add_recipe("subtract", "kidney", ["lesion"])
+        project.remove_recipe(1)
+        project.add_recipe("merge", "bowels", ["bowel"])
+        scheme = arm_scheme(project, "backsplit", ("kidney", "bowels"), cases)
+        plan_set, name = prepare_arm(project, plan_set, scheme, _quiet)
+    dataset = read_json(plan_set.preprocessed(name) / "dataset.json")
+    assert dataset["labels"] == {"background": 0, "lesion": 1, "kidney": 2, "bowels": 3}
+    assert dataset["backsplit"]["label_sets"] == [[0, 3]]
+    assert not (_labels(plan_set, name, "case_001") == 0).any()
+
+
 def test_a_preprocessed_case_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Planted:
         def __reduce__(self) -> tuple[object, ...]:

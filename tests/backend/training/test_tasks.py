@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import shutil
 from math import nan
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from napari_backsplit.backend.training.tasks import LEARNT, _name_unlearnt
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import read_json
+from napari_backsplit.backend.jobs import Note
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training import prepare
+from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.spec import RunSpec
+from napari_backsplit.backend.training.tasks import LEARNT, _licences, _name_unlearnt, _prepared
+from napari_backsplit.backend.volume import Volume, read_label_map
+from tests.backend.training.conftest import RUN
 
 LABELS = {"background": 0, "lesion": 1, "kidney": 2, "liver": 3}
 
@@ -31,3 +43,124 @@ def test_supports_that_were_not_learnt_are_named(
     _name_unlearnt(SimpleNamespace(report=notes.append), trainer)  # type: ignore[arg-type]
     assert [note.level for note in notes] == ["warning"] * len(named)
     assert all(f": {text}." in note.text for note, text in zip(notes, named, strict=True))
+
+
+# ---------------------------------------------------------------- what a run reads
+
+KIDNEY = RUN.model_copy(update={"arm": "backsplit", "supports": ("kidney",)})
+
+
+@pytest.fixture
+def folder(planned: Path, tmp_path: Path) -> Path:
+    """A planned project that a test may change."""
+    return Path(shutil.copytree(planned, tmp_path / "project"))
+
+
+def context_of(folder: Path, attempt: int = 1) -> Any:
+    """Return what a task sees of its job; `notes` holds what it reported."""
+    notes: list[Any] = []
+    return SimpleNamespace(
+        project_folder=folder,
+        folder=folder / "jobs" / "job",
+        attempt=attempt,
+        notes=notes,
+        report=lambda event: notes.append(event) if isinstance(event, Note) else None,
+        checkpoint=lambda: None,
+        spec=SimpleNamespace(versions={}),
+    )
+
+
+def kidney_told(folder: Path, dataset_json: dict[str, Any], case: str) -> np.ndarray:
+    """Return where the network is told of the kidney in a case."""
+    names = read_json(folder / "nnunet" / "plan_sets" / "own.json")["arms"].items()
+    made_from = {
+        name: read_json(folder / "nnunet" / "raw" / dataset / "sources.json")
+        for name, dataset in names
+    }
+    (name,) = [n for n, made in made_from.items() if made == dataset_json["backsplit"]["masks"]]
+    dataset = read_json(folder / "nnunet" / "plan_sets" / "own.json")["arms"][name]
+    file = folder / "nnunet" / "raw" / dataset / "labelsTr" / f"{case}.nii.gz"
+    return np.asarray(read_label_map(file).array == 2)
+
+
+def empty_the_kidney(folder: Path, case: str, *, accept: bool = False) -> None:
+    """Do what a person does who edits while a job runs."""
+    with Project.open(folder) as project:
+        nothing = Volume(np.zeros(project.geometry(case).shape, bool), project.geometry(case))
+        project.set_mask(case, "kidney", nothing, {"engine": "test"}, replace=True)
+        if accept:
+            project.judge(case, "accepted", "kidney")
+
+
+def test_a_run_keeps_the_masks_that_it_had_at_its_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Project.open(folder, read_only=True) as project:
+        lesion = project.mask("case_003", "lesion")
+        kidney = project.mask("case_003", "kidney") & ~lesion
+    assert kidney.any()
+    prepare_arm = prepare.prepare_arm
+
+    def edited_meanwhile(*given: Any) -> Any:
+        empty_the_kidney(folder, "case_003", accept=True)
+        with Project.open(folder) as project:
+            project.judge("case_004", "rejected", "kidney")
+            project.add_recipe("subtract", "kidney", ["liver"])
+        return prepare_arm(*given)
+
+    monkeypatch.setattr(prepare, "prepare_arm", edited_meanwhile)
+    context = context_of(folder)
+    _, dataset_json = _prepared(context, KIDNEY)
+    assert np.array_equal(kidney_told(folder, dataset_json, "case_003"), kidney)
+    assert kidney_told(folder, dataset_json, "case_004").any()
+    assert dataset_json["backsplit"]["label_sets"] == []
+    assert context.notes == []
+
+    monkeypatch.setattr(prepare, "prepare_arm", prepare_arm)
+    with Project.open(folder) as project:
+        project.remove_recipe(0)
+    later = context_of(folder, attempt=2)
+    _, dataset_json = _prepared(later, KIDNEY)
+    assert not kidney_told(folder, dataset_json, "case_003").any()
+    assert not kidney_told(folder, dataset_json, "case_004").any()
+    assert dataset_json["backsplit"]["label_sets"] == [[0, 2]]
+    (note,) = later.notes
+    assert note.level == "warning"
+    assert note.text.startswith("kidney is not known in 1 of 6 cases")
+
+
+def test_a_run_learns_nothing_from_masks_that_nobody_accepted(folder: Path) -> None:
+    with Project.open(folder, read_only=True) as project:
+        cases = project.training_cases()
+    for case in cases:
+        empty_the_kidney(folder, case)
+    with pytest.raises(InputError, match="kidney: none of 6 training cases"):
+        _prepared(context_of(folder), KIDNEY)
+    anyway = RunSpec.model_validate({**KIDNEY.model_dump(), "masks": "unreviewed"})
+    context = context_of(folder, attempt=2)
+    _, dataset_json = _prepared(context, anyway)
+    assert not kidney_told(folder, dataset_json, cases[0]).any()
+    assert dataset_json["backsplit"]["run"]["masks"] == "unreviewed"
+    assert context.notes == []
+
+
+def test_licences_are_of_the_masks_that_a_support_is_made_of(folder: Path) -> None:
+    with Project.open(folder) as project:
+        for case, name, licence in [
+            ("case_001", "kidney", "CC-BY-4.0"),
+            ("case_001", "liver", "CC-BY-NC-4.0"),
+            ("case_003", "bowel", "MIT"),
+        ]:
+            volume = Volume(project.mask(case, name), project.geometry(case))
+            project.set_mask(case, name, volume, {"licence": licence}, replace=True)
+            project.judge(case, "accepted", name)
+        project.judge("case_003", "needs_work", "bowel")
+        project.add_recipe("merge", "organs", ["kidney", "bowel"])
+        project.add_recipe("subtract", "organs", ["liver"])
+        cases = project.training_cases()
+        accepted = arm_scheme(project, "backsplit", ("organs",), cases)
+        licences = _licences(project, accepted, cases)
+        assert set(licences["organs"]) >= {"CC-BY-4.0", "CC-BY-NC-4.0"}
+        assert "MIT" not in licences["organs"]  # it does not enter
+        anyway = arm_scheme(project, "backsplit", ("organs",), cases, "unreviewed")
+        assert "MIT" in _licences(project, anyway, cases)["organs"]
