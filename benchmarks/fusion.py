@@ -19,13 +19,13 @@ NAMES = ("lesion", *(f"support{i}" for i in range(1, 11)))
 SCHEME = LabelScheme(NAMES[:1], NAMES[1:])
 
 
-def draw(shape, radii=(0.05, 0.13), seed=0):
+def draw(shape, share=(0.05, 0.13), seed=0):
     """Ellipsoids with radii between two shares of the volume's width; some overlap."""
     rng = np.random.default_rng(seed)
     masks = {}
     for name in NAMES:
         size = np.array(shape)
-        center, radii = rng.uniform(0.25, 0.75, 3) * size, rng.uniform(*radii, 3) * size
+        center, radii = rng.uniform(0.25, 0.75, 3) * size, rng.uniform(*share, 3) * size
         axes = np.ogrid[tuple(slice(n) for n in shape)]
         terms = (((a - c) / r) ** 2 for a, c, r in zip(axes, center, radii, strict=True))
         masks[name] = sum(terms) <= 1
