@@ -1,9 +1,8 @@
-"""Commands from files to a checked project: sample, init, import, reserve, fuse, check."""
+"""Commands from files to a project: sample, init, import, reserve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -258,63 +257,6 @@ def reserve(
     with open_project(project) as opened:
         cases = opened.reserve_test(fraction, count=count, ids=case, force=force)
     say(f"{len(cases)} case(s) are held out: {', '.join(cases)}.")
-
-
-@app.command(rich_help_panel=PANEL)
-def fuse(
-    output: Annotated[Path, typer.Argument(help="New folder for the label maps.")],
-    project: ProjectOption = Path(),
-    as_json: JsonOption = False,
-) -> None:
-    """Write the fused label map of every case: the lesion wins, then supports by priority.
-
-    Where a case lacks a support, its background stays 0 here; a training is told "background or
-    that support" instead.
-    """
-    from napari_backsplit.backend.fusion.cases import fuse_case, project_scheme
-    from napari_backsplit.cli.console import show
-
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"{output} is not empty.", "Choose a new folder.")
-    with open_project(project, read_only=True) as opened:
-        scheme = project_scheme(opened)
-        result: dict[str, Any] = {"labels": scheme.ids, "cases": {}}
-        for case in opened.case_ids():
-            fused = fuse_case(opened, case, scheme)
-            fused.write(output / f"{case}.nii.gz")
-            result["cases"][case] = {
-                "voxels": fused.fused.voxels,
-                "missing": fused.fused.missing,
-                "overlaps": {f"{a}, {b}": n for (a, b), n in fused.fused.overlaps.items()},
-            }
-    show(result, as_json, [f"Wrote {len(result['cases'])} label maps to {output}."])
-
-
-@app.command(rich_help_panel=PANEL)
-def check(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
-    """Audit the project before training; exit code 1 where something must be mended."""
-    from napari_backsplit.backend.fusion.audit import audit
-    from napari_backsplit.cli.console import say, show, table
-
-    with open_project(project, read_only=True) as opened:
-        findings = audit(opened)
-        cases = len(opened.case_ids())
-    columns = ("severity", "structure", "code", "case", "message")
-    rows = [(f.severity, f.structure, f.code, f.case, f.message) for f in findings]
-    show([dict(zip(columns, row, strict=True)) for row in rows], as_json)
-    if not as_json:
-        alike = groupby(sorted(rows), key=lambda row: row[:3])
-        table(columns, (_first_of(list(group)) for _, group in alike))
-        say(f"{cases} case(s), {len(findings)} finding(s).")
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(1)
-
-
-def _first_of(rows: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the first of some findings of one kind, and how many cases more have it."""
-    *kind, case, message = rows[0]
-    more = len({row[3] for row in rows}) - 1
-    return (*kind, f"{case} and {more} more" if more else case, message)
 
 
 def _grouped(notes: Sequence[str]) -> list[str]:
