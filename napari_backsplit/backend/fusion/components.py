@@ -59,9 +59,10 @@ class Parts:
         where : ndarray of bool, optional
             Only voxels of this mask, (z, y, x) in `box`; -1 for a part that has none there.
         """
-        labels = self.labels if where is None else self.labels * where
-        at = np.stack(np.nonzero(labels), axis=-1)
-        part = labels[tuple(at.T)].astype(np.int64) - 1
+        chosen = self.labels > 0 if where is None else (self.labels > 0) & where
+        flat = np.flatnonzero(chosen)
+        at = np.stack(np.unravel_index(flat, chosen.shape), axis=-1)
+        part = self.labels.ravel()[flat].astype(np.int64) - 1
         n = len(self.voxels)
         size = np.maximum(np.bincount(part, minlength=n), 1)
         centre = np.stack([np.bincount(part, at[:, k], n) / size for k in range(3)], axis=-1)

@@ -281,13 +281,17 @@ def _margin(box: Box, shape: Sequence[int]) -> tuple[Box, Box]:
 
 def _thickened(mask: Mask) -> Mask:
     """Return a mask and its 26 neighbours; axis by axis, which is fast for a whole image."""
+    box = bounding_box(mask)
+    if box is None:
+        return mask
+    around, _ = _margin(box, mask.shape)
+    result = mask.copy()
+    crop = result[around]
     for axis in range(3):
-        line = np.moveaxis(mask, axis, 0)
-        thick = line.copy()
-        thick[1:] |= line[:-1]
-        thick[:-1] |= line[1:]
-        mask = np.moveaxis(thick, 0, axis)
-    return mask
+        line, before = np.moveaxis(crop, axis, 0), np.moveaxis(crop.copy(), axis, 0)
+        line[1:] |= before[:-1]
+        line[:-1] |= before[1:]
+    return result
 
 
 # --- several cases ------------------------------------------------------------------------------

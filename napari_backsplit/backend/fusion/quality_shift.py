@@ -154,11 +154,13 @@ def _steps(image: NDArray[Any], points: Voxels, normals: Floats) -> Floats:
 
 def _moved(image: NDArray[Any], points: Voxels) -> Floats:
     """Return the image at points moved by each shift, (shifts, points); NaN off the image."""
-    at = points + _SHIFTS[:, None]
-    size = np.asarray(image.shape, np.int32)
-    seen = ((at >= 0) & (at < size)).all(axis=-1)
-    z, y, x = np.moveaxis(np.clip(at, 0, size - 1), -1, 0)
-    return np.where(seen, image[z, y, x], np.nan).astype(np.float32)
+    seen = np.ones((len(_SHIFTS), len(points)), bool)
+    index = []
+    for axis, size in enumerate(image.shape):
+        at = points[:, axis] + _SHIFTS[:, axis, None]
+        seen &= (at >= 0) & (at < size)
+        index.append(np.clip(at, 0, size - 1))
+    return np.where(seen, image[tuple(index)], np.nan).astype(np.float32)
 
 
 def _patches(points: Voxels) -> Floats:

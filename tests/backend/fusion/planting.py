@@ -51,6 +51,10 @@ class Scene:
             self.name, self.grid, self.masks, [LESION], self.supports, self.image, limits
         )
 
+    def only(self, *supports: str) -> Scene:
+        masks = {name: self.masks[name] for name in (LESION, *supports)}
+        return replace(self, masks=masks, supports=supports)
+
     def put(self, **masks: np.ndarray) -> Scene:
         return replace(self, masks=self.masks | masks)
 

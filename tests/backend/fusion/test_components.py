@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
-from napari_backsplit.backend.fusion.components import a_voxel, islands
+from napari_backsplit.backend.fusion.components import (
+    a_voxel,
+    components,
+    islands,
+    label_components,
+    label_holes,
+)
 
 SHAPE = (6, 7, 8)
 
@@ -56,3 +63,34 @@ def test_a_voxel_is_in_the_middle_of_the_fullest_plane():
     assert a_voxel(mask) == (2, 2, 2)
     crop = (slice(2, 4), slice(1, 4), slice(1, 4))
     assert a_voxel(mask[crop], crop) == (2, 2, 2)
+
+
+@given(arrays(bool, st.tuples(*[st.integers(1, 6)] * 3)))
+@settings(max_examples=50)
+def test_holes_are_what_a_filled_mask_has_more(mask):
+    filled = ndimage.binary_fill_holes(mask)
+    holes = label_holes(mask)
+    assert holes.voxels.sum() == filled.sum() - mask.sum()
+    assert all((filled & ~mask)[tuple(at)] for at in holes.positions())
+
+
+@given(arrays(bool, SHAPE), arrays(bool, SHAPE))
+@settings(max_examples=50)
+def test_parts_are_counted_and_found_in_another_mask(mask, where):
+    parts = label_components(mask)
+    crop = where[parts.box]
+    counted = parts.count(crop)
+    assert counted.sum() == (mask & where).sum()
+    for count, at in zip(counted, parts.positions(crop), strict=True):
+        assert (mask & where)[tuple(at)] if count else (at == -1).all()
+
+
+def test_an_empty_mask_has_no_parts():
+    empty = np.zeros(SHAPE, bool)
+    assert len(label_components(empty).voxels) == len(label_holes(empty).voxels) == 0
+    assert list(components(empty)) == []
+
+
+def test_an_island_is_shown_near_its_middle():
+    (island,) = islands(box((1, 4), (1, 4), (1, 4)), 1.0)
+    assert island.position_zyx == (2, 2, 2)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from napari_backsplit.backend.fusion import quality
 from napari_backsplit.backend.fusion.components import islands
@@ -11,7 +12,6 @@ from napari_backsplit.backend.geometry import Geometry
 SHAPE = (6, 7, 8)
 LIMITS = Limits()
 EYE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
-GRID = Geometry(SHAPE, (10.0, 10.0, 10.0), (0.0, 0.0, 0.0), EYE)
 TURNED = ((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (0.0, -1.0, 0.0))
 
 
@@ -197,3 +197,62 @@ def test_a_volume_far_from_the_cohort():
     assert "3 ml" in finding.message
     few = dict(list(ml.items())[:3]) | {"odd": 3.0}
     assert quality.check_outliers("liver", few, "warning", LIMITS) == []
+
+
+# --- shifts
+
+
+def scene(contrast=60.0, noise=10.0, shape=(24, 40, 40)):
+    """An ellipsoid in noise: image and mask."""
+    z, y, x = np.ogrid[tuple(slice(n) for n in shape)]
+    mask = ((z - 12) / 6) ** 2 + ((y - 20) / 9) ** 2 + ((x - 20) / 11) ** 2 <= 1
+    rng = np.random.default_rng(0)
+    return rng.normal(0, noise, shape) + contrast * mask, mask
+
+
+def shift_of(image, mask, direction=EYE):
+    grid = Geometry(mask.shape, (2.0, 1.0, 1.0), (0.0, 0.0, 0.0), direction)
+    return quality.check_shift("c", "liver", mask, image, grid, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        ((3, 0, 0), "moved 3 voxels (6 mm) toward the feet"),
+        ((0, -4, 0), "moved 4 voxels (4 mm) toward the back"),
+        ((0, 0, 3), "moved 3 voxels (3 mm) toward the patient's right"),
+    ],
+)
+def test_a_mask_that_was_moved(shift, words):
+    image, mask = scene()
+    assert shift_of(image, mask) == []
+    mask = np.roll(mask, shift, (0, 1, 2))
+    (finding,) = shift_of(image, mask)
+    assert words in finding.message
+    assert mask[finding.position_zyx]
+    assert shift_of(-image, mask)[0].message == finding.message
+
+
+def test_a_shift_that_is_not_clear_is_not_told():
+    image, mask = scene()
+    assert shift_of(image, np.roll(mask, 1, 2)) == []  # one voxel
+    noise, _ = scene(contrast=0.0)
+    assert shift_of(noise, np.roll(mask, 3, 2)) == []  # no edge anywhere
+    assert shift_of(np.zeros_like(image), mask) == []
+    assert shift_of(image, np.zeros_like(mask)) == []
+    crumb = np.zeros_like(mask)
+    crumb[10:13, 10:13, 10:13] = True
+    assert shift_of(image, crumb) == []  # a small surface
+
+
+def test_a_mask_too_large_or_too_small_is_not_moved():
+    image, mask = scene()
+    for changed in (ndimage.binary_dilation(mask), ndimage.binary_erosion(mask)):
+        assert shift_of(image, changed) == []
+
+
+def test_voxels_that_are_not_finite_are_no_edge():
+    image, mask = scene()
+    image[0] = np.nan
+    assert shift_of(image, mask) == []
+    assert len(shift_of(image, np.roll(mask, 3, 2))) == 1
