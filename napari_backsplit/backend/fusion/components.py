@@ -88,7 +88,8 @@ def islands(mask: Mask, voxel_ml: float) -> tuple[Island, ...]:
 def label_components(mask: Mask) -> Parts:
     """Give each 26-connected component of a mask (z, y, x) an id."""
     box = bounding_box(mask) or NOWHERE
-    return _parts(_connected(mask[box], 26)[1:-1, 1:-1, 1:-1], box)
+    # cc3d 4.1.1 fails on thin arrays without a margin, such as [[[1, 0, 1]]]
+    return _parts(_connected(np.pad(mask[box], 1), 26)[1:-1, 1:-1, 1:-1], box)
 
 
 def label_holes(mask: Mask) -> Parts:
@@ -97,15 +98,16 @@ def label_holes(mask: Mask) -> Parts:
     Background that reaches the border of the volume is no hole.
     """
     box = bounding_box(mask) or NOWHERE
-    labels = _connected(~np.pad(mask[box], 1), 6)[2:-2, 2:-2, 2:-2]
-    # cc3d numbers in scan order: the background around the mask holds the first voxel
+    labels = _connected(~np.pad(mask[box], 1), 6)[1:-1, 1:-1, 1:-1]
+    if labels.max(initial=0) < 2:
+        return _parts(np.zeros((0, 0, 0), np.uint16), NOWHERE)
+    # cc3d numbers in scan order, and the first voxel is background around the mask
     return _parts(np.where(labels > 1, labels - 1, labels.dtype.type(0)), box)
 
 
 def _connected(mask: Mask, connectivity: Literal[6, 26]) -> NDArray[Any]:
-    """Return the ids of components, with a margin of one voxel."""
-    # cc3d 4.1.1 fails on thin arrays without it, such as [[[1, 0, 1]]]
-    return np.asarray(cc3d.connected_components(np.pad(mask, 1), connectivity=connectivity))
+    """Return the ids of the components of a mask with a margin."""
+    return np.asarray(cc3d.connected_components(mask, connectivity=connectivity))
 
 
 def _parts(labels: NDArray[Any], box: Box) -> Parts:
