@@ -65,7 +65,7 @@ def advise(
     from napari_backsplit.cli.data import open_project
 
     with open_project(project, read_only=True) as opened:
-        predictions, classes = _folder(project, baseline), _folder(project, run)
+        predictions, classes = _folder(project, baseline, "predict"), _folder(project, run)
         predicted = None if predictions is None else read_baseline(opened, predictions)
         maps = None if classes is None else read_run(opened, classes)
         cases = _with_reference(opened) if all_cases else None
@@ -80,13 +80,15 @@ def advise(
         _show(advice, notes, command)
 
 
-def _folder(project: Path, given: str | None) -> Path | None:
+def _folder(project: Path, given: str | None, task: str | None = None) -> Path | None:
     """Return the folder of predictions that a person means: a job's, or any.
 
     Raises
     ------
+    JobError
+        It is neither a job, or one of another task, nor a folder.
     InputError
-        It is neither, or the job has not finished.
+        The job has not finished.
     """
     from napari_backsplit.cli.jobs import find_job
 
@@ -94,8 +96,8 @@ def _folder(project: Path, given: str | None) -> Path | None:
         return None
     if not given.isdigit() and Path(given).is_dir():
         return Path(given)
-    predictions = find_job(project, given, "predict").folder / "predictions"
-    if not (predictions / "predictions.json").is_file():
+    predictions: Path = find_job(project, given, task).folder / "predictions"
+    if task and not (predictions / "predictions.json").is_file():
         raise InputError(
             f"The prediction job {given} has not finished.",
             "Wait for it, or resume it: backsplit jobs list",
@@ -116,7 +118,8 @@ def _asides(project: Project, advice: Advice, predictions: Path | None) -> list[
     if learnt := seen & set(advice.predicted):
         asides.append(
             f"The baseline was trained on, or chosen by, {len(learnt)} of the "
-            f"{len(advice.predicted)} cases with a prediction: it errs less there than elsewhere."
+            f"{len(advice.predicted)} cases with a prediction: it may err less there than on new "
+            "cases."
         )
     if reserved := set(project.test_cases()) & set(advice.cases):
         asides.append(

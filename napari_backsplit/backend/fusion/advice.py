@@ -13,8 +13,9 @@ ESTIMATE = (
     "Proposition 1)."
 )
 FEWER = (
-    "One support, the organ that holds the lesions, gave better shapes than three on synthetic "
-    "cases; three left no more false positives, at times fewer (docs/experiments/finetune.md)."
+    "Each support more has a price: on synthetic cases three cost a small network shape against the "
+    "one that holds the lesions, and removed about as many false positives "
+    "(docs/experiments/finetune.md)."
 )
 
 

@@ -220,6 +220,8 @@ def _notes(
 ) -> Iterable[str]:
     if not any(each.lesions for each in facts):
         yield f"None of the {len(facts)} cases has a lesion: where they lie is not known."
+    if measured := sum(bool(each.gap) for each in facts):
+        yield f"The run's information gap is a mean over {measured} of {len(facts)} cases."
     if any(each.estimate for each in facts):
         yield f"{ESTIMATE} {_weights(facts)}"
     if any(each.false_positives for each in found) and len(proposed) > 1:

@@ -22,6 +22,7 @@ from napari_backsplit.backend.fusion.advice_inputs import (
     seen_cases,
 )
 from napari_backsplit.backend.fusion.advisor import advise
+from napari_backsplit.backend.fusion.gap_estimate import bands_of
 from napari_backsplit.backend.fusion.information import gap_shares
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project import masks as maskery
@@ -397,6 +398,16 @@ def estimates(project: Project, baseline: Mapping[str, Seen] | None = None) -> d
     return {each.support: each.gap_estimate for each in advice.supports}
 
 
+def test_each_voxel_near_lesions_is_in_one_band() -> None:
+    lesions = box(4, 4, 4) | box(4, 4, 8) | box(8, 19, 23)
+    bands = bands_of(lesions, SPACING_MM)
+    counted = np.zeros(SHAPE, int)
+    for band in bands:
+        counted[band.box] += band.inside
+    assert len(bands) == 3
+    assert np.array_equal(counted, near(lesions).astype(int))
+
+
 def test_in_the_midst_of_one_support_nothing_divides_the_background(make: Make) -> None:
     project = make({"lesion": IN_KIDNEY, "kidney": ~NOTHING})
     assert estimates(project) == {"kidney": 0.0, "liver": None}
@@ -437,8 +448,10 @@ def test_voxels_weigh_by_the_models_doubt(make: Make) -> None:
     case, other = project.case_ids()
     eta = np.zeros(shape, np.float32)
     eta[0, 0, 6] = 0.5  # its neighbourhood, 1 to 11, has five voxels of the kidney
+    eta[0, 0, 10] = 0.9  # 5 to 15: one
     doubts = {case: Seen(NOTHING[:1, :1], eta)}
-    assert estimates(project, doubts)["kidney"] == pytest.approx(5 / 11 * 6 / 11)
+    weighed = 0.25 * 5 / 11 * 6 / 11 + 0.09 * 1 / 11 * 10 / 11
+    assert estimates(project, doubts)["kidney"] == pytest.approx(weighed / 0.34, rel=1e-5)
     notes = advise(project, [case, other], doubts).notes
     assert any("ESTIMATE" in note and "eta (1 - eta)" in note for note in notes)
     certain = {case: Seen(NOTHING[:1, :1], np.zeros(shape, np.float32))}
@@ -480,6 +493,7 @@ def test_the_gap_of_a_run_is_its_mean_in_and_around_the_lesions(make: Make) -> N
     assert advice.of("kidney").gap == pytest.approx(expected, rel=1e-5)
     assert advice.of("liver").gap is None, "the run does not know it"
     assert any("information gap" in reason for reason in advice.of("kidney").reasons)
+    assert "The run's information gap is a mean over 1 of 2 cases." in advice.notes
 
 
 def test_several_targets_of_a_run_are_one(make: Make) -> None:
