@@ -295,6 +295,15 @@ def test_lesions_of_several_targets_are_taken_in_any_order():
     assert np.array_equal(grow_over(hollow, second, first), organ)
 
 
+def test_what_an_organ_took_of_one_target_holds_no_lesion_of_another():
+    organ = box((1, 8), (1, 8), (1, 8), shape=ROOM)
+    notch = box((4, 5), (4, 5), (8, 10), shape=ROOM)  # in the lesion, open to the outside
+    lesion = box((3, 6), (3, 6), (4, 10), shape=ROOM) & ~notch
+    hollow = organ & ~lesion
+    for lesions in [(lesion, notch), (notch, lesion)]:
+        assert np.array_equal(grow_over(hollow, *lesions), organ | lesion)
+
+
 def test_no_lesion_and_no_organ():
     organ = box((1, 8), (1, 8), (1, 8), shape=ROOM)
     empty = np.zeros(ROOM, bool)
