@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any
 
 import numpy as np
@@ -233,15 +233,15 @@ def draw_sheet(
     rows = ceil(len(tiles) / columns)
     width = columns * (_TILE_IN + _GAP_IN) + _GAP_IN
     cell = _WORDS_IN + _TILE_IN + _NOTE_IN
-    legend = _legend_in(schema, columns)
-    height = legend + rows * cell + 0.32
+    legend = _Legend.of(schema, columns)
+    height = legend.height_in + rows * cell + 0.32
     figure = _bare_figure(width, height)
     figure.patch.set(facecolor=theme.page, alpha=1)
-    _draw_legend(figure, schema, theme, columns)
+    _draw_legend(figure, schema, theme, legend)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         left = _GAP_IN + column * (_TILE_IN + _GAP_IN)
-        top = height - legend - row * cell
+        top = height - legend.height_in - row * cell
         _draw_cell(figure, tile, schema, theme, (left / width, top / height), (width, height))
     style = {"color": theme.ink, "fontsize": 8}
     figure.text(_GAP_IN / width, 0.1 / height, NOTICE, va="bottom", **style)
@@ -274,8 +274,7 @@ def _draw_cell(
 
 
 def _two_lines(text: str) -> str:
-    lines = fill(text, 46).splitlines()
-    return "\n".join([*lines[:1], shorten(" ".join(lines[1:]), 46)]).strip()
+    return "\n".join(wrap(text, 38, max_lines=2, placeholder=" …"))
 
 
 def shown_as(schema: Schema) -> str:
@@ -286,26 +285,40 @@ def shown_as(schema: Schema) -> str:
     return f"Axial slices of {channel.name}{window}; the patient's right is on the left."
 
 
-def _legend_in(schema: Schema, columns: int) -> float:
-    count = len(schema.targets) + len(schema.fused_supports)
-    return 0.5 + 0.2 * ceil(count / columns)
+@dataclass(frozen=True)
+class _Legend:
+    """The names of the structures and how they are laid out; long ones take two tiles each."""
+
+    names: tuple[str, ...]
+    span: int
+    columns: int
+
+    @classmethod
+    def of(cls, schema: Schema, columns: int) -> _Legend:
+        names = [f"{target.name} (target)" for target in schema.targets]
+        names += [support.name for support in schema.fused_supports]
+        span = 1 if max(map(len, names)) <= 24 else 2
+        return cls(tuple(names), span, columns // span)
+
+    @property
+    def height_in(self) -> float:
+        return 0.5 + 0.2 * ceil(len(self.names) / self.columns)
 
 
-def _draw_legend(figure: Any, schema: Schema, theme: Theme, columns: int) -> None:
+def _draw_legend(figure: Any, schema: Schema, theme: Theme, legend: _Legend) -> None:
     from matplotlib.lines import Line2D
 
     width, height = figure.get_size_inches()
     left = _GAP_IN / width
     figure.text(left, 1 - 0.1 / height, shown_as(schema), va="top", color=theme.ink, fontsize=8.5)
     structures = (*schema.targets, *schema.fused_supports)
-    for number, structure in enumerate(structures):
-        row, column = divmod(number, columns)
-        x = left + column * (_TILE_IN + _GAP_IN) / width
+    for number, (structure, name) in enumerate(zip(structures, legend.names, strict=True)):
+        row, column = divmod(number, legend.columns)
+        x = left + column * legend.span * (_TILE_IN + _GAP_IN) / width
         y = 1 - (0.42 + 0.2 * row) / height
         thick = 3 if number < len(schema.targets) else 1.8
-        line = Line2D(
-            [x, x + 0.22 / width], [y, y], color=structure.colour, lw=thick, solid_capstyle="butt"
-        )
+        ends = [x, x + 0.22 / width], [y, y]
+        line = Line2D(*ends, color=structure.colour, lw=thick, solid_capstyle="butt")
         figure.add_artist(line)
-        name = shorten(structure.name, 30) + (" (target)" if number < len(schema.targets) else "")
-        figure.text(x + 0.3 / width, y, name, va="center", color=theme.ink, fontsize=8.5)
+        text = shorten(name, 24 if legend.span == 1 else 50)
+        figure.text(x + 0.3 / width, y, text, va="center", color=theme.ink, fontsize=8.5)

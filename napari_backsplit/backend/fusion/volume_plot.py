@@ -12,8 +12,8 @@ from napari_backsplit.backend.pictures import LIGHT, Theme, new_figure, png, sho
 LOG_FACTOR = 10.0
 """Volumes that span more than this are drawn on a logarithmic axis."""
 
-NAMED = 8
-"""At most so many outliers are named, the farthest from the median first."""
+_ROWS = (-0.6, 0.6, -0.9, 0.9)
+"""Heights of the names of outliers."""
 
 
 def is_wide(values: Sequence[float]) -> bool:
@@ -37,18 +37,19 @@ def plot_volumes(
         Cases to be named, as an audit found them.
     """
     given = {case: value for case, value in ml.items() if value > 0}
-    figure = new_figure(8.6, 2.0)
+    figure = new_figure(8.6, 2.2)
     axes = figure.subplots()
     if given:
         _draw(axes, given, colour, theme, set(outliers) & given.keys())
     else:
         axes.text(0.5, 0.5, "no volume", ha="center", color=theme.ink, transform=axes.transAxes)
         axes.set_xticks([])
-    axes.set_ylim(-1, 1)
+    axes.set_ylim(-1.1, 1.1)
     axes.set_yticks([])
     axes.set_title(shorten(structure, 60), loc="left")
     axes.set_xlabel(_label(given, len(ml) - len(given)))
     style_axes(axes, theme, grid="x")
+    axes.tick_params(which="minor", length=0)
     return png(figure)
 
 
@@ -67,7 +68,7 @@ def _draw(
     heights = dict(zip(ml, spread.tolist(), strict=True))
     _scale(axes, list(ml.values()))
     middle = float(np.median(list(ml.values())))
-    axes.vlines(middle, -0.5, 0.5, colors=theme.ink, lw=2)
+    axes.vlines(middle, -0.4, 0.4, colors=theme.ink, lw=2)
     for kind, size, edge in ((False, 5, "none"), (True, 7, theme.ink)):
         cases = [case for case in ml if (case in far) == kind]
         at = [ml[case] for case in cases], [heights[case] for case in cases]
@@ -94,16 +95,48 @@ def _name(
     axes: Any, far: Collection[str], ml: Mapping[str, float], heights: Mapping[str, float],
     theme: Theme,
 ) -> None:  # fmt: skip
-    """Write the names of the outliers farthest off, below and above the dots in turn."""
+    """Write the names of outliers below and above the dots, where they have room."""
     middle = float(np.median(list(ml.values())))
-    chosen = sorted(far, key=lambda case: -abs(np.log(ml[case] / middle)))[:NAMED]
-    for number, case in enumerate(sorted(chosen, key=lambda case: ml[case])):
+    ordered = sorted(far, key=lambda case: -abs(np.log(ml[case] / middle)))
+    to_share = axes.transData + axes.transAxes.inverted()
+    shares = {case: float(to_share.transform((ml[case], 0))[0]) for case in ordered}
+    rows = place_names(shares)
+    for case, row in rows.items():
+        share = min(max(shares[case], _width(case) / 2), 1 - _width(case) / 2)
         axes.annotate(
-            case, (ml[case], heights[case]), (ml[case], -0.7 if number % 2 == 0 else 0.84),
-            ha="center", va="center", fontsize=8, color=theme.ink,
-            arrowprops={"arrowstyle": "-", "color": theme.faint, "lw": 0.8},
+            case, (ml[case], heights[case]), (share, row),
+            textcoords=axes.get_yaxis_transform(), ha="center", va="center", fontsize=8,
+            color=theme.ink, arrowprops={"arrowstyle": "-", "color": theme.faint, "lw": 0.8},
         )  # fmt: skip
-    if len(far) > NAMED:
-        text = f"and {len(far) - NAMED} outliers more"
+    if len(far) > len(rows):
+        text = f"and {len(far) - len(rows)} outliers more"
         axes.text(1, 1, text, ha="right", va="bottom", fontsize=8, color=theme.ink,
                   transform=axes.transAxes)  # fmt: skip
+
+
+def place_names(shares: Mapping[str, float]) -> dict[str, float]:
+    """Give names a height each so that none is written on another; some find no room.
+
+    Parameters
+    ----------
+    shares : mapping of str to float
+        Name -> where on the axis it belongs, 0 to 1; those that matter most first.
+    """
+    rows: dict[str, float] = {}
+    for name, share in shares.items():
+        for row in _ROWS:
+            beside = ((o, taken) for o, taken in rows.items() if taken * row > 0)
+            if all(abs(share - shares[o]) > _room(name, o, taken == row) for o, taken in beside):
+                rows[name] = row
+                break
+    return rows
+
+
+def _room(one: str, other: str, same_row: bool) -> float:
+    """Return how far apart two names on one side must be; a line must pass beside the other's."""
+    return (_width(one) + _width(other)) / (2 if same_row else 4)
+
+
+def _width(name: str) -> float:
+    """Return about how much of the axis a name takes."""
+    return 0.0085 * len(name) + 0.01

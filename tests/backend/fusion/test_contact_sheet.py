@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 import pytest
@@ -185,21 +185,36 @@ def test_a_page_has_the_colours_of_its_theme(project):
         assert "#{:02x}{:02x}{:02x}".format(*page.getpixel((0, 0))[:3]) == theme.page
 
 
-def test_everything_written_lies_inside_of_the_page(project, monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch):
+    """Draw a page, and return its figure."""
     figures = []
     monkeypatch.setattr(contact_sheet, "png", lambda figure: figures.append(figure) or b"")
-    draw_sheet(tiles_of(project), project.schema, LIGHT, "page 1 of 1")
-    (figure,) = figures
-    width, height = figure.canvas.get_width_height()
+
+    def draw(project):
+        draw_sheet(tiles_of(project), project.schema, LIGHT, "page 1 of 1")
+        return figures[-1]
+
+    return draw
+
+
+def test_everything_written_lies_inside_of_the_page(project, drawn):
+    figure = drawn(project)
     texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
     words = {text.get_text() for text in texts}
     assert {"case_001", "✓ accepted", "lesion (target)", "kidney", "page 1 of 1"} <= words
     for text in texts:
         box = text.get_window_extent()
-        assert box.x0 >= 0, text
-        assert box.x1 <= width, text
-        assert box.y0 >= 0, text
-        assert box.y1 <= height, text
+        assert figure.bbox.contains(box.x0, box.y0), text
+        assert figure.bbox.contains(box.x1, box.y1), text
+
+
+def test_long_names_are_not_written_on_one_another(tmp_path, drawn):
+    names = [f"support_with_a_rather_long_name_{n:02d}" for n in range(8)]
+    with make_cohort(tmp_path, cases=4) as project:
+        project.set_supports([*names, "x" * 64])
+        boxes = [text.get_window_extent() for text in drawn(project).texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_many_cases_need_the_memory_of_one(tmp_path):

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import io
+from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from napari_backsplit.backend.fusion import volume_plot
-from napari_backsplit.backend.fusion.volume_plot import is_wide, plot_volumes
+from napari_backsplit.backend.fusion.volume_plot import is_wide, place_names, plot_volumes
 from napari_backsplit.backend.pictures import DARK, LIGHT
 
 COLOUR = "#d55e00"
@@ -71,11 +73,25 @@ def test_a_case_without_voxels_is_no_outlier(drawn):
     assert not drawn(cohort([5.0, 0.0]), ["case_002", "case_009"]).texts
 
 
-def test_many_outliers_are_counted_and_the_farthest_named(drawn):
-    axes = drawn(cohort([1.0] * 20 + [2.0**n for n in range(1, 13)]),
-                 [f"case_{n:03d}" for n in range(21, 33)])  # fmt: skip
-    named = [text.get_text() for text in axes.texts]
-    assert named == [f"case_{n:03d}" for n in range(25, 33)] + ["and 4 outliers more"]
+def test_names_of_outliers_are_never_written_on_one_another(drawn):
+    ml = cohort([1.0] * 20 + [1.2**n for n in range(1, 41)])
+    axes = drawn(ml, [f"case_{n:03d}" for n in range(21, 61)])
+    *named, more = axes.texts
+    boxes = [Text.get_window_extent(text) for text in named]  # without their lines
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert "case_060" in [text.get_text() for text in named]  # the farthest
+    assert more.get_text() == f"and {40 - len(named)} outliers more"
+
+
+def test_a_name_without_room_is_left_out():
+    assert place_names({f"case_{n:03d}": 0.5 for n in range(6)}) == {
+        "case_000": -0.6, "case_001": 0.6,
+    }  # fmt: skip
+
+
+def test_no_line_runs_through_a_name():
+    rows = place_names({"case_001": 0.5, "case_002": 0.51, "case_003": 0.55, "case_004": 0.52})
+    assert rows == {"case_001": -0.6, "case_002": 0.6, "case_003": -0.9}
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [0.001], [5.0, 5.0], [1e-3, 1e4]])
