@@ -256,3 +256,14 @@ def test_voxels_that_are_not_finite_are_no_edge():
     image[0] = np.nan
     assert shift_of(image, mask) == []
     assert len(shift_of(image, np.roll(mask, 3, 2))) == 1
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"shift_vox": 4}, {"shift_peak": 1e6}, {"shift_gain": 1.1}, {"shift_lead": 1.1}],
+)
+def test_each_limit_of_a_shift_counts(limit):
+    image, mask = scene()
+    mask, grid = np.roll(mask, 3, 2), Geometry(mask.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE)
+    assert quality.check_shift("c", "liver", mask, image, grid, LIMITS)
+    assert quality.check_shift("c", "liver", mask, image, grid, Limits(**limit)) == []
