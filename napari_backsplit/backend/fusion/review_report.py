@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -159,7 +159,7 @@ def _render(page: _Page, created: datetime) -> str:
         remarks=[remark for state in page.states.values() for remark in _remarks(state)],
         plots=_plots(page),
         summary=page.audit.summary,
-        findings=[_finding(finding) for finding in page.audit.findings],
+        findings=_alike(page.audit.findings),
         found=Counter(finding.severity for finding in page.audit.findings),
     )
 
@@ -175,7 +175,7 @@ def _case(page: _Page, state: CaseState) -> dict[str, Any]:
         "case": state.case,
         "reserved": page.project.case(state.case).test,
         "words": case_words(state),
-        "state": state.state,
+        "look": "" if state.edited else state.state,
         "verdict": state.verdict,
         "masks": [_mask(page, state.case, mask) for mask in state.masks],
         "picture": page.pictures[state.case],
@@ -189,7 +189,7 @@ def _mask(page: _Page, case: str, mask: MaskState) -> dict[str, str]:
         "structure": mask.structure,
         "ml": volume_words(ml),
         "words": mask_words(mask),
-        "state": mask.state,
+        "look": mask.state,
     }
 
 
@@ -223,11 +223,17 @@ def _plot(page: _Page, structure: str, colour: str, theme: Theme) -> str:
     return data_uri(plot_volumes(structure, page.volumes[structure], colour, theme, far))
 
 
-def _finding(finding: Finding) -> dict[str, str]:
-    return {
-        "severity": finding.severity,
-        "mark": _MARKS[finding.severity],
-        "case": finding.case,
-        "structure": finding.structure,
-        "message": finding.message,
-    }
+def _alike(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return the findings in their order, those that say the same of several cases together."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for finding in findings:
+        key = (finding.severity, finding.structure, finding.code, finding.message)
+        row = {
+            "severity": finding.severity,
+            "mark": _MARKS[finding.severity],
+            "structure": finding.structure,
+            "message": finding.message,
+            "cases": [],
+        }
+        rows.setdefault(key, row)["cases"].append(finding.case)
+    return list(rows.values())

@@ -69,10 +69,10 @@ def _draw(
     _scale(axes, list(ml.values()))
     middle = float(np.median(list(ml.values())))
     axes.vlines(middle, -0.4, 0.4, colors=theme.ink, lw=2)
-    for kind, size, edge in ((False, 5, "none"), (True, 7, theme.ink)):
+    for kind, size, edge in ((False, 5, 0.4), (True, 7, 1.3)):
         cases = [case for case in ml if (case in far) == kind]
         at = [ml[case] for case in cases], [heights[case] for case in cases]
-        axes.plot(*at, "o", ms=size, color=colour, mec=edge, mew=1.2, alpha=0.85, ls="")
+        axes.plot(*at, "o", ms=size, color=colour, mec=theme.ink, mew=edge, alpha=0.85, ls="")
     _name(axes, far, ml, heights, theme)
 
 

@@ -13,9 +13,10 @@ from napari_backsplit.backend.fusion.review_report import write_review
 from napari_backsplit.backend.pictures import NOTICE
 from tests.backend.fusion.cohort import make_cohort, put
 
-FINDINGS = (
+FINDINGS = (  # the third says of another case what the first says
     Finding("case_001", "liver", "error", "grid", "The mask is <not> on the grid."),
     Finding("case_002", "liver", "warning", "volume", "Its volume is far off."),
+    Finding("case_003", "liver", "error", "grid", "The mask is <not> on the grid."),
     Finding("", "", "info", "other", "Something of the project."),
 )
 
@@ -112,14 +113,16 @@ def test_the_page_says_what_it_must(page):
         "slice 3 of 8: most lesion",
         "The image cannot be read.",
         "The mask is <not> on the grid.",
-        "1 error, 1 warning",
+        "2 errors, 1 warning",
     ):
         assert words in page.words, words
 
 
 def test_findings_come_in_the_order_of_the_audit(page):
-    places = [page.words.index(finding.message) for finding in FINDINGS]
+    places = [page.words.index(FINDINGS[k].message) for k in (0, 1, 3)]
     assert places == sorted(places)
+    assert page.words.count(FINDINGS[0].message) == 1
+    assert "✗ error case_001 , case_003 liver" in page.words
 
 
 def test_every_case_has_a_place_and_every_structure_a_plot(page, html):

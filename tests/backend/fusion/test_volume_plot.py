@@ -65,7 +65,7 @@ def test_zero_does_not_count_for_the_spread(drawn):
 def test_outliers_are_ringed_and_named(drawn):
     axes = drawn(cohort([5.0, 5.1, 4.9, 5.2, 30.0]), ["case_005"])
     assert [text.get_text() for text in axes.texts] == ["case_005"]
-    (ringed,) = (line for line in axes.lines if line.get_markeredgecolor() == LIGHT.ink)
+    (ringed,) = (line for line in axes.lines if line.get_markeredgewidth() > 1)
     assert ringed.get_xdata() == [30.0]
 
 
