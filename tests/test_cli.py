@@ -258,7 +258,7 @@ def test_a_project_of_a_newer_format(backsplit: Backsplit, project: Path) -> Non
     (project / "project.json").write_text(json.dumps(content))
     code, _, err = backsplit("check")
     assert code == 1
-    assert err == "Error: The project has format 99; this version reads up to 1.\n" + UPDATE
+    assert err == "Error: The project has format 99; this version reads up to 2.\n" + UPDATE
 
 
 def test_a_job_of_a_newer_format(backsplit: Backsplit, project: Path) -> None:
