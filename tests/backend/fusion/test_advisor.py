@@ -57,6 +57,8 @@ def found(
 def test_an_organ_holds_its_lesion_whether_its_mask_contains_it(make: Make, kidney: Mask) -> None:
     project = make({"lesion": IN_KIDNEY, "kidney": kidney, "liver": LIVER})
     assert found(project) == {"kidney": (1, 1, 0), "liver": (0, 0, 0)}
+    inside = float((kidney & IN_KIDNEY).any())
+    assert look(project).of("kidney").inside == inside, "the shell has no part in it"
 
 
 @pytest.mark.parametrize("radius", [2, 6, 16])
