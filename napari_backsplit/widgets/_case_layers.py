@@ -11,7 +11,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
 from napari.layers import Labels, Layer, Points, Shapes
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.history import AnyPrompt
@@ -36,6 +36,7 @@ from napari_backsplit.widgets._strokes import stroke_of
 POSITIVE, NEGATIVE = "#009e73", "#d55e00"  # of Okabe and Ito
 PREVIEW = "#f0e442"
 BUSY = "backsplit_busy"
+HIDE_AFTER_MS = 300
 MARK, LINE = 5, 0.6
 """Sizes of a point and of a line, in voxels."""
 
@@ -62,6 +63,12 @@ class CaseLayers(QObject):
         self._ours = False
         self._case = ""  # the one that was shown last; shown again, the view stays
         self.guests: list[Layer] = []  # of other panels, which show the same case
+        self._only_present = False
+        self._hidden: dict[Layer, bool] = {}  # whether a layer that is hidden for now was visible
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(HIDE_AFTER_MS)
+        self._later.timeout.connect(self._hide)
         desk.case_changed.connect(self.show_case)
         desk.project_changed.connect(self._show_project)
         desk.structure_selected.connect(self._select)
@@ -84,6 +91,7 @@ class CaseLayers(QObject):
         if annotation is None:
             self._put_aside()
             return
+        self._later.stop()
         alone = all(layer in (*self._all(), *self.guests) for layer in self._viewer.layers)
         known, self._case = self._case == annotation.case, annotation.case
         self._place = placement(annotation.grid)
@@ -91,6 +99,7 @@ class CaseLayers(QObject):
             self._show_channels(annotation)
             self._show_structures()
             self._show_space()
+            self._show_hidden()
         orient(self._viewer)
         if alone and not known:
             show_plane(self._viewer, "axial")
@@ -104,7 +113,24 @@ class CaseLayers(QObject):
         if self._annotation is not None:
             chosen = self._desk.channel or self._annotation.channels()[0]
             for channel, layer in self._images.items():
-                layer.visible = channel == chosen
+                set_visible(layer, channel == chosen)
+
+    def show_only_present(self, on: bool) -> None:
+        """Show the mask of the present structure alone, or all again as they were.
+
+        As long, the masks of other structures are not brought up to date: it takes napari long.
+        """
+        self._only_present = on
+        if on:
+            self._wanted = {name: layer.visible for name, layer in self._labels.items()}
+        self._show_structures()
+        for name, layer in self._labels.items():
+            present = name == self._desk.structure
+            set_visible(layer, present if on else self._wanted.get(name, True))
+            layer.contour = int(on)
+        for layer in (self._points, self._drawn):
+            if layer is not None:
+                set_visible(layer, not on)
 
     def preview(self, path: list[Any], closed: bool) -> None:
         """Show what is being drawn: world positions; none takes it away."""
@@ -150,8 +176,11 @@ class CaseLayers(QObject):
         if annotation is None or annotation is not self._desk.annotation:
             return
         for structure in self._desk.structures():
-            self._show_labels(annotation, structure.name, structure.colour)
-        self._raise_prompts()
+            known = structure.name in self._labels
+            if not known or not self._only_present or structure.name == self._desk.structure:
+                self._show_labels(annotation, structure.name, structure.colour)
+        if not self._only_present:
+            self._raise_prompts()
 
     def _show_labels(self, annotation: Annotation, name: str, colour: str) -> None:
         mask, layer = annotation.mask(name), self._labels.get(name)
@@ -170,15 +199,18 @@ class CaseLayers(QObject):
         layer.events.paint.connect(lambda event: self._painted(name, event.value))
         layer.events.selected_label.connect(lambda event: _keep_label(layer))
         layer.events.data.connect(lambda event: self._exchanged(layer, name))
+        layer.events.visible.connect(lambda event: self._uncovered(layer, name))
         self._labels[name] = layer
+        if self._only_present:
+            layer.contour = 1
+            set_visible(layer, name == self._desk.structure)
 
     def _show_space(self) -> None:
         """Put the layers of prompts where the case lies."""
         assert self._place is not None
         for layer in (self._points, self._drawn):
             if layer is not None:
-                _move(layer, self._place.scale, self._place.translate)
-                layer.visible = True
+                move_layer(layer, self._place.scale, self._place.translate)
         if self._points is None or self._drawn is None:
             self._remove((self._points, self._drawn))
             self._add_prompts()
@@ -208,16 +240,36 @@ class CaseLayers(QObject):
         return [layer for layer in ours if layer is not None]
 
     def _put_aside(self) -> None:
-        """Hide the layers of a case that was left, until another one is shown in them."""
+        """Put the layers of a case that was left out of use, until another one is shown in them.
+
+        They are hidden where that takes longer: hiding and showing again takes napari long.
+        """
         self._annotation = self._place = None
         for layer in self._all():
-            layer.visible = layer.editable = False
+            layer.editable = False
+        self._later.start()
+
+    def _hide(self) -> None:
+        layers = [layer for layer in (*self._all(), *self.guests) if layer in self._viewer.layers]
+        self._hidden = {layer: layer.visible for layer in layers}
+        with self._by_us():
+            for layer in layers:
+                set_visible(layer, False)
+
+    def _show_hidden(self) -> None:
+        """Show again what was hidden while a case was opened."""
+        for layer, visible in self._hidden.items():
+            if layer in self._viewer.layers:
+                set_visible(layer, visible)
+        self._hidden = {}
 
     def _take_away(self) -> None:
         ours = self._all()
         self._images, self._labels, self._points, self._drawn = {}, {}, None, None
         self._case = ""
         self._annotation = self._place = None
+        self._later.stop()
+        self._hidden = {}
         self._remove(ours)
 
     def _remove(self, layers: Iterable[Layer | None]) -> None:
@@ -246,6 +298,12 @@ class CaseLayers(QObject):
         self._show_space()
         self._raise_prompts()
 
+    def _uncovered(self, layer: Labels, name: str) -> None:
+        """Bring a mask up to date that a person shows: it may be of a case before."""
+        structure = next((s for s in self._desk.structures() if s.name == name), None)
+        if self._annotation is not None and layer.visible and structure is not None:
+            self._show_labels(self._annotation, name, structure.colour)
+
     def _exchanged(self, layer: Labels, name: str) -> None:
         """Show the mask again in a layer that was given another array."""
         if self._annotation is None or layer not in self._labels.values():
@@ -269,8 +327,12 @@ class CaseLayers(QObject):
         self._show_again(name)
         if self._annotation is None or name not in self._labels:
             return
+        structure = next(s for s in self._desk.structures() if s.name == name)
+        self._show_labels(self._annotation, name, structure.colour)
         for other, layer in self._labels.items():
             layer.editable = other == name and self._desk.can_change(other)
+            if self._only_present:
+                set_visible(layer, other == name)
         self._viewer.layers.selection.active = self._labels[name]
         self._show_prompts()
 
@@ -367,16 +429,22 @@ def _exchange(layer: Layer, data: LayerData) -> None:
     """Show something else in a layer; `data` is what it would be made of."""
     array, look, _ = data
     layer.data = array
-    _move(layer, look["scale"], look["translate"])
+    move_layer(layer, look["scale"], look["translate"])
     layer.name, layer.metadata = look["name"], look["metadata"]
     if "contrast_limits" in look:
         layer.contrast_limits_range = look["contrast_limits"]
         layer.contrast_limits = look["contrast_limits"]
         widen_range(layer)
-    layer.visible = True
 
 
-def _move(layer: Layer, scale: Any, translate: Any) -> None:
+def set_visible(layer: Layer, visible: bool) -> None:
+    """Show or hide a layer; napari draws everything anew for it, also where nothing changes."""
+    if layer.visible != visible:
+        layer.visible = visible
+
+
+def move_layer(layer: Layer, scale: Any, translate: Any) -> None:
+    """Put a layer somewhere else, where that is somewhere else."""
     if not np.array_equal(layer.scale, scale):
         layer.scale = scale
     if not np.array_equal(layer.translate, translate):

@@ -57,6 +57,8 @@ class Desk(QObject):
         The one that prompts and strokes go to, "" for none.
     standings : dict
         Case -> structure -> how far it is.
+    prepare : callable
+        Called with a case that is being opened, in the thread that opens it.
     """
 
     project_changed = Signal()
@@ -91,6 +93,7 @@ class Desk(QObject):
         self._accepting: set[tuple[str, str]] = set()
         self._heard: WeakSet[Annotation] = WeakSet()
         self._ahead = Ahead()
+        self.prepare: Callable[[Annotation], object] = lambda annotation: None
         for signal in (self.engine_changed, self.busy_changed):
             self.engines.changed.connect(signal)
         self.engines.answered.connect(self._answered)
@@ -180,7 +183,7 @@ class Desk(QObject):
         # One case has one annotation: what is still to be answered for it is answered there.
         known = self.engines.at_work_on(project, case)
         self.files.do(
-            lambda: known or self._ahead.take(project, case) or load_case(project, case),
+            lambda: known or self._ahead.take(project, case) or self._load(project, case),
             lambda annotation: self._has_case(annotation, generation),
             self._could_not,
         )
@@ -208,7 +211,7 @@ class Desk(QObject):
         if annotation is not None and ("" in names or annotation.case in names):
             generation, case = self._generation, annotation.case
             self.files.do(
-                lambda: load_case(project, case),
+                lambda: self._load(project, case),
                 lambda annotation: self._has_case(annotation, generation),
                 self._could_not,
             )
@@ -218,7 +221,7 @@ class Desk(QObject):
         """Read a case that is likely to be opened next, "" for none."""
         project = self.project
         if project is not None and case and self.engines.at_work_on(project, case) is None:
-            self.files.do(lambda: self._ahead.read(project, case))
+            self.files.do(lambda: self._ahead.read(project, case, self._load))
 
     def next_undone(self) -> str | None:
         """Return the next case after the present one with an unfinished structure."""
@@ -365,6 +368,11 @@ class Desk(QObject):
             for name in self.standings[case]
         }
         return all(state not in open_for[name] for name, state in self.standings[case].items())
+
+    def _load(self, project: Project, case: str) -> Annotation:
+        annotation = load_case(project, case)
+        self.prepare(annotation)
+        return annotation
 
     def _busy(self, words: str) -> None:
         self.opening = words

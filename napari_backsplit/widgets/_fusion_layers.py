@@ -12,12 +12,12 @@ from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject
 
 from napari_backsplit.backend.fusion.fuse import Box
-from napari_backsplit.widgets._case_layers import CaseLayers
+from napari_backsplit.widgets._case_layers import CaseLayers, move_layer, set_visible
 from napari_backsplit.widgets._layers import TRANSPARENT, label_map_layer, placement, shown
 from napari_backsplit.widgets._reviewing import Reviewing
 
 FUSED, CONFLICTS, UNLABELLED = "fused", "conflicts", "unlabelled"
-CONFLICT_COLOUR, UNLABELLED_COLOUR, CROSS_COLOUR = "#cc79a7", "#999999", "#f0e442"
+CONFLICT_COLOUR, UNLABELLED_COLOUR, CROSS_COLOUR = "#ff40d0", "#999999", "#f0e442"
 CLAIMED = range(2, 256)
 
 
@@ -34,10 +34,9 @@ class FusionLayers(QObject):
         self._viewer, self._reviewing, self._case = viewer, reviewing, layers
         self._layers: dict[str, Labels] = {}
         self._cross: Vectors | None = None
+        self._colours_of: dict[str, dict[Any, Any]] = {}
         self._wanted = {FUSED: True, CONFLICTS: True, UNLABELLED: False}
-        self._seen_before: dict[str, bool] = {}
         reviewing.fused.connect(self._show)
-        reviewing.desk.structure_selected.connect(lambda name: self._outline())
         viewer.layers.events.removed.connect(self._removed)
         viewer.dims.events.point.connect(self._move_cross)
 
@@ -45,21 +44,18 @@ class FusionLayers(QObject):
 
     def set_active(self, on: bool) -> None:
         """Show the fusion instead of the masks, or the masks again."""
+        self._case.show_only_present(on)
         if on:
-            self._seen_before = {n: layer.visible for n, layer in self._case.labels.items()}
             self._show(None)
         else:
-            for name, layer in self._case.labels.items():
-                layer.contour = 0
-                layer.visible = self._seen_before.get(name, True)
             for layer in self._all():
-                layer.visible = False
+                set_visible(layer, False)
 
     def show(self, what: str, on: bool) -> None:
         """Show or hide one of the layers: "fused", "conflicts", "unlabelled"."""
         self._wanted[what] = on
         if what in self._layers:
-            self._layers[what].visible = on and self._reviewing.active
+            set_visible(self._layers[what], on and self._reviewing.active)
 
     def show_cross(self, on: bool) -> None:
         """Show or hide lines through the point that all three planes go through."""
@@ -111,9 +107,11 @@ class FusionLayers(QObject):
 
     def _show(self, box: Box | None) -> None:
         fusion, annotation = self._reviewing.fusion, self._reviewing.desk.annotation
-        if fusion is None or annotation is None or not self._reviewing.active:
+        if annotation is None or not self._reviewing.active:
+            return
+        if fusion is None:
             for layer in self._layers.values():
-                layer.visible = False
+                set_visible(layer, False)
             return
         if box is not None:
             for layer in self._layers.values():
@@ -124,7 +122,6 @@ class FusionLayers(QObject):
         self._put(UNLABELLED, fusion.label_map, {None: TRANSPARENT, 0: UNLABELLED_COLOUR}, 0.35)
         claimed = dict.fromkeys(CLAIMED, CONFLICT_COLOUR)
         self._put(CONFLICTS, fusion.claims, {None: TRANSPARENT, 0: TRANSPARENT, **claimed}, 0.9)
-        self._outline()
 
     def _colours(self) -> dict[int, str]:
         project, fusion = self._reviewing.desk.project, self._reviewing.fusion
@@ -138,21 +135,24 @@ class FusionLayers(QObject):
     def _put(self, what: str, array: Any, colours: Mapping[Any, Any], opacity: float) -> None:
         annotation = self._reviewing.desk.annotation
         assert annotation is not None
-        colormap = DirectLabelColormap(color_dict=dict(colours))
         layer = self._layers.get(what)
         if layer is None or layer not in self._viewer.layers:
+            colormap = DirectLabelColormap(color_dict=dict(colours))
             data, look, _ = label_map_layer(array, annotation.grid, what, case=annotation.case)
             layer = Labels(data, **{**look, "colormap": colormap, "opacity": opacity})
             layer.editable = False
             self._layers[what] = self._add(layer)
         else:
             place = placement(annotation.grid)
-            if not np.shares_memory(layer.data, array):
+            if np.shares_memory(layer.data, array):
+                layer.refresh(thumbnail=False, highlight=False, extent=False)
+            else:
                 layer.data = shown(array)
-            layer.scale, layer.translate = place.scale, place.translate
-            layer.colormap = colormap
-            layer.refresh()
-        layer.visible = self._wanted[what]
+            move_layer(layer, place.scale, place.translate)
+            if self._colours_of.get(what) != colours:
+                layer.colormap = DirectLabelColormap(color_dict=dict(colours))
+        self._colours_of[what] = dict(colours)
+        set_visible(layer, self._wanted[what])
 
     def _add(self, layer: Any) -> Any:
         selected = self._viewer.layers.selection.active
@@ -160,14 +160,6 @@ class FusionLayers(QObject):
         self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = selected
         return layer
-
-    def _outline(self) -> None:
-        """Show the outline of the mask that is edited; the others are in the fused map."""
-        if not self._reviewing.active:
-            return
-        for name, layer in self._case.labels.items():
-            layer.visible = name == self._reviewing.desk.structure
-            layer.contour = 1
 
     def _removed(self, event: Any) -> None:
         """Forget a layer that a person took away; it comes with the next case."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psutil
 
 from napari_backsplit.backend.project import Project
@@ -55,14 +57,14 @@ class Ahead:
         self._annotation: Annotation | None = None
         self._contents: dict[str, str] = {}
 
-    def read(self, project: Project, case: str) -> None:
+    def read(self, project: Project, case: str, load: Callable[[Project, str], Annotation]) -> None:
         """Read a case, unless it is there, or large for this machine."""
         known = self._annotation
         if known is not None and known.project is project and known.case == case:
             return
         self._annotation = None
         if _bytes_of(project, case) < MEMORY_SHARE * psutil.virtual_memory().available:
-            self._annotation = load_case(project, case)
+            self._annotation = load(project, case)
             self._contents = project.contents(case)
 
     def take(self, project: Project, case: str) -> Annotation | None:

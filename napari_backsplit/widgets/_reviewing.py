@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
@@ -59,14 +60,16 @@ class Reviewing(QObject):
         self.states: dict[str, CaseState] = {}
         self.admit: Admit = "unreviewed"
         self.searched = False
-        self._fuser = Lane(desk.hop, desk.failed.emit, "fusion")
-        self._examiner = Lane(desk.hop, desk.failed.emit, "findings")
+        self._fusions: WeakKeyDictionary[Annotation, LiveFusion] = WeakKeyDictionary()
+        self.fuser = Lane(desk.hop, desk.failed.emit, "fusion")
+        self.examiner = Lane(desk.hop, desk.failed.emit, "findings")
         self._project: Project | None = None
         self._examined: set[str] = set()
         self._late = QTimer(self)
         self._late.setSingleShot(True)
         self._late.setInterval(EXAMINE_AFTER_MS)
         self._late.timeout.connect(self._examine)
+        desk.prepare = self._prepare
         desk.project_changed.connect(self._project_changed)
         desk.case_changed.connect(self._case_changed)
         desk.structure_changed.connect(self._moved)
@@ -81,7 +84,7 @@ class Reviewing(QObject):
     def close(self) -> None:
         """Take no more work."""
         self._late.stop()
-        for lane in (self._fuser, self._examiner):
+        for lane in (self.fuser, self.examiner):
             lane.close(drop=True)
 
     def supports(self) -> tuple[str, ...]:
@@ -217,19 +220,29 @@ class Reviewing(QObject):
             self.fused.emit(None)
             self.found.emit()
             return
-        masks, admit = self._entering(annotation), self.admit
-        schema, grid = annotation.project.schema, annotation.grid
-        self._fuser.do(
-            lambda: LiveFusion(schema, masks, grid.shape, grid.spacing_mm),
-            lambda fusion: self._has_fusion(annotation, admit, fusion),
+        ready = self._fusions.pop(annotation, None)
+        if ready is not None:
+            self._has_fusion(annotation, ready)
+            return
+        self.fused.emit(None)
+        masks = self._entering(annotation)
+        self.fuser.do(
+            lambda: _fusion_of(annotation, masks),
+            lambda fusion: self._has_fusion(annotation, fusion),
         )
 
-    def _has_fusion(self, annotation: Annotation, admit: Admit, fusion: LiveFusion) -> None:
+    def _prepare(self, annotation: Annotation) -> None:
+        """Fuse a case that is being opened, in the thread that opens it."""
+        if self.active:
+            self._fusions[annotation] = _fusion_of(annotation, self._entering(annotation))
+
+    def _has_fusion(self, annotation: Annotation, fusion: LiveFusion) -> None:
         if annotation is not self.desk.annotation or not self.active:
             return
         self.fusion = fusion
         self.fused.emit(None)
-        if admit != self.admit:
+        schema, entering = annotation.project.schema, frozenset(self._entering(annotation))
+        if fusion.entered != entering or fusion.schema is not schema:
             self._fuse_anew()
         self._examine()
 
@@ -238,7 +251,7 @@ class Reviewing(QObject):
         if annotation is None or fusion is None:
             return
         masks, schema = self._entering(annotation), annotation.project.schema
-        self._fuser.do(lambda: fusion.rearrange(schema, masks), lambda _: self._rearranged(fusion))
+        self.fuser.do(lambda: fusion.rearrange(schema, masks), lambda _: self._rearranged(fusion))
 
     def _rearranged(self, fusion: LiveFusion) -> None:
         if fusion is self.fusion:
@@ -254,7 +267,7 @@ class Reviewing(QObject):
             self._fuse_anew()
         elif bounds is not None:
             box = slices(bounds)
-            self._fuser.do(
+            self.fuser.do(
                 lambda: fusion.update(structure, box), lambda changed: self._fused(fusion, changed)
             )
 
@@ -282,7 +295,7 @@ class Reviewing(QObject):
         if annotation is None or not self.active:
             return
         states = dict(self.states)
-        self._examiner.do(
+        self.examiner.do(
             lambda: findings_of(annotation, states), lambda found: self._has(annotation, found)
         )
 
@@ -290,6 +303,11 @@ class Reviewing(QObject):
         if annotation is self.desk.annotation:
             self.findings, self.searched = found, True
             self.found.emit()
+
+
+def _fusion_of(annotation: Annotation, masks: dict[str, Mask]) -> LiveFusion:
+    grid = annotation.grid
+    return LiveFusion(annotation.project.schema, masks, grid.shape, grid.spacing_mm)
 
 
 def _is_open(state: CaseState) -> bool:

@@ -128,9 +128,10 @@ class Tools(QObject):
     def _apply(self) -> None:
         """Put the layer of the present structure into the mode of the tool."""
         layer = self.layers.labels.get(self._desk.structure)
+        painting = self.tool in PAINTED and isinstance(layer, Labels) and layer.editable
         if isinstance(layer, Labels) and layer.editable:
-            layer.mode = self.tool if self.tool in PAINTED else "pan_zoom"
-        self._viewer.scene.camera.mouse_pan = self.tool not in DRAWN
+            layer.mode = self.tool if painting else "pan_zoom"
+        self._viewer.scene.camera.mouse_pan = not (painting or self.tool in DRAWN)
 
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         if self.tool in PAINTED or self.layers.place is None or event.button != 1:

@@ -65,6 +65,7 @@ class Worklist(QWidget):
         self.cases.setUniformItemSizes(True)
         legend = QLabel("✓ accepted  ● reference  … to accept  ▲ needs work  – empty")
         legend.setEnabled(False)
+        legend.setWordWrap(True)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 4)
         column.setSpacing(3)
