@@ -74,6 +74,7 @@ def review(folder, pages):
             lane.do(lambda: None, lambda _, done=done: done.append(True))
             wait(lambda done=done: done)
 
+    rest()
     begun = time.perf_counter()
     dock.open_project(folder)
     wait(lambda: reviewing.states and desk.annotation and there(desk.annotation.case))
@@ -95,7 +96,7 @@ def review(folder, pages):
 
 
 def bare(folder, pages):
-    """Return the seconds napari takes to show a case: files read, arrays given to its layers."""
+    """Return the seconds napari takes to show its first case, and each further one."""
     import napari
 
     from napari_backsplit.backend.project import Project
@@ -108,6 +109,7 @@ def bare(folder, pages):
             image, masks = _read(project, case)
             if number == 0:
                 layers = [viewer.add_image(image), *(viewer.add_labels(masks[n]) for n in names)]
+                first = time.perf_counter() - begun
             else:
                 for layer, array in zip(layers, [image, *(masks[n] for n in names)], strict=True):
                     layer.data = array
@@ -115,7 +117,7 @@ def bare(folder, pages):
             end = time.perf_counter() + 0.2
             wait(lambda end=end: time.perf_counter() > end)
     viewer.close()
-    return seconds
+    return first, seconds
 
 
 def _read(project, case):
@@ -137,9 +139,10 @@ def main():
         folder = Path(home) / "project"
         make(folder, options.cases, tuple(options.shape))
         opened, seconds = review(folder, options.pages)
-        alone = bare(folder, options.pages)
+        first, alone = bare(folder, options.pages)
     print(f"{options.cases} cases of {tuple(options.shape)}, {len(SUPPORTS)} supports and a lesion")
     print(f"the review opens in {opened:.2f} s (at most {OPEN_S} s: {holds(opened <= OPEN_S)})")
+    print(f"napari alone takes {first:.2f} s for its first case: {opened / first:.2f}x")
     for what, times in (*seconds.items(), ("napari alone, from files", alone)):
         print(
             f"a case, {what}: median {median(times):.3f} s, longest {max(times):.3f} s, "

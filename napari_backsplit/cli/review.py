@@ -180,7 +180,11 @@ def verdict(
     comment: Annotated[str, typer.Option(help="Why; kept with the verdict.")] = "",
     who: Annotated[str, typer.Option(help="Who judged; by default your login.")] = "",
 ) -> None:
-    """Say what you think of cases or masks; what was said before is kept."""
+    """Say what you think of cases or masks; what was said before is kept.
+
+    Accepting a case accepts every mask of it that nobody has judged, as in the window.
+    """
+    from napari_backsplit.backend.fusion.review import accept_unjudged
     from napari_backsplit.cli.console import say
 
     if bool(case) == all_cases:
@@ -191,12 +195,16 @@ def verdict(
         cases = opened.case_ids() if all_cases else named
         names = tuple(dict.fromkeys(structure or ()))
         there = {c: [n for n in names if opened.mask_path(c, n)] for c in cases}
+        taken = 0
         for chosen, masks in there.items():
+            if not names and said == "accepted":
+                taken += len(accept_unjudged(opened, chosen, who))
             for name in masks if names else ("",):
                 opened.judge(chosen, said, name, comment=comment, who=who)
     judged = sum(len(masks) for masks in there.values())
     if not names:
-        say(f"{said}: {_few(cases)}.")
+        also = f"; with them {taken} mask(s) that nobody had judged" if taken else ""
+        say(f"{said}: {_few(cases)}{also}.")
         return
     skipped = len(names) * len(cases) - judged
     also = f"; {skipped} skipped, as there is no mask" if skipped else ""

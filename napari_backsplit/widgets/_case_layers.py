@@ -118,12 +118,14 @@ class CaseLayers(QObject):
     def show_only_present(self, on: bool) -> None:
         """Show the mask of the present structure alone, or all again as they were.
 
-        As long, the masks of other structures are not brought up to date: it takes napari long.
+        As long, other layers are neither made nor brought up to date: it takes napari long.
         """
         self._only_present = on
         if on:
             self._wanted = {name: layer.visible for name, layer in self._labels.items()}
-        self._show_structures()
+        if self._annotation is not None:
+            self._show_structures()
+            self._show_space()
         for name, layer in self._labels.items():
             present = name == self._desk.structure
             set_visible(layer, present if on else self._wanted.get(name, True))
@@ -175,12 +177,13 @@ class CaseLayers(QObject):
         annotation = self._annotation
         if annotation is None or annotation is not self._desk.annotation:
             return
+        if self._only_present:
+            # A new layer takes napari long: the map that the review is about comes first.
+            self._desk.hop.call(lambda: self._select(self._desk.structure))
+            return
         for structure in self._desk.structures():
-            known = structure.name in self._labels
-            if not known or not self._only_present or structure.name == self._desk.structure:
-                self._show_labels(annotation, structure.name, structure.colour)
-        if not self._only_present:
-            self._raise_prompts()
+            self._show_labels(annotation, structure.name, structure.colour)
+        self._raise_prompts()
 
     def _show_labels(self, annotation: Annotation, name: str, colour: str) -> None:
         mask, layer = annotation.mask(name), self._labels.get(name)
@@ -211,7 +214,7 @@ class CaseLayers(QObject):
         for layer in (self._points, self._drawn):
             if layer is not None:
                 move_layer(layer, self._place.scale, self._place.translate)
-        if self._points is None or self._drawn is None:
+        if not self._only_present and (self._points is None or self._drawn is None):
             self._remove((self._points, self._drawn))
             self._add_prompts()
         self._show_prompts()
@@ -324,6 +327,7 @@ class CaseLayers(QObject):
     # ------------------------------------------------------------------ what is shown
 
     def _select(self, name: str) -> None:
+        """Show the mask of the present structure, and let it be painted in."""
         self._show_again(name)
         if self._annotation is None or name not in self._labels:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qtpy.QtCore import QSize, Qt, Signal
@@ -51,6 +51,8 @@ class Cohort(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        self._states: dict[str, CaseState] = {}
+        self._heads: list[str] = []
         self._build()
         self.filter.textChanged.connect(self._filter)
         self.shown.currentIndexChanged.connect(self._filter)
@@ -74,24 +76,33 @@ class Cohort(QWidget):
     # ------------------------------------------------------------------ what is shown
 
     def show_states(self, states: Mapping[str, CaseState], structures: Sequence[str]) -> None:
-        """Show every case; rows that are there keep their place."""
+        """Show every case; rows that are there keep their place, and only what changed is drawn."""
         heads = ["Case", "Verdict", *structures]
+        items = {item.data(CASE, NAME): item for item in self._items()}
+        same_rows = items.keys() == states.keys() and self._heads == heads
+        changed = [c for c, s in states.items() if not same_rows or self._states.get(c) != s]
+        self._states, self._heads = dict(states), heads
+        if same_rows and not changed:
+            return
         self.table.blockSignals(True)
         self.table.setSortingEnabled(False)
-        items = {item.data(CASE, NAME): item for item in self._items()}
-        if list(items) != list(states) or self.table.columnCount() != len(heads):
-            self.table.clear()
-            items = {case: _Row() for case in states}
-            self.table.addTopLevelItems(list(items.values()))
-        self.table.setColumnCount(len(heads))
-        self.table.setHeaderLabels([short(head, 12) for head in heads])
-        for section, head in enumerate(structures, start=2):
-            self.table.headerItem().setToolTip(section, f"Volume of {head}, ml, and its review")
-        for case, state in states.items():
-            _fill(items[case], state)
+        if not same_rows:
+            items = self._new_rows(states)
+        for case in changed:
+            _fill(items[case], states[case])
         self.table.setSortingEnabled(True)
         self.table.blockSignals(False)
         self._filter()
+
+    def _new_rows(self, cases: Iterable[str]) -> dict[str, QTreeWidgetItem]:
+        self.table.clear()
+        items: dict[str, QTreeWidgetItem] = {case: _Row() for case in cases}
+        self.table.addTopLevelItems(list(items.values()))
+        self.table.setColumnCount(len(self._heads))
+        self.table.setHeaderLabels([short(head, 12) for head in self._heads])
+        for section, head in enumerate(self._heads[2:], start=2):
+            self.table.headerItem().setToolTip(section, f"Volume of {head}, ml, and its review")
+        return items
 
     def mark(self, case: str) -> None:
         """Show which case is open."""

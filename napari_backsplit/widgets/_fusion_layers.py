@@ -56,6 +56,8 @@ class FusionLayers(QObject):
         self._wanted[what] = on
         if what in self._layers:
             set_visible(self._layers[what], on and self._reviewing.active)
+        else:
+            self._show(None)
 
     def show_cross(self, on: bool) -> None:
         """Show or hide lines through the point that all three planes go through."""
@@ -113,15 +115,17 @@ class FusionLayers(QObject):
             for layer in self._layers.values():
                 set_visible(layer, False)
             return
-        if box is not None:
+        if box is not None and (CONFLICTS in self._layers or not fusion.conflicts):
             for layer in self._layers.values():
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
             return
         colours = self._colours()
         self._put(FUSED, fusion.label_map, {None: TRANSPARENT, 0: TRANSPARENT, **colours}, 0.5)
-        self._put(UNLABELLED, fusion.label_map, {None: TRANSPARENT, 0: UNLABELLED_COLOUR}, 0.35)
-        claimed = dict.fromkeys(CLAIMED, CONFLICT_COLOUR)
-        self._put(CONFLICTS, fusion.claims, {None: TRANSPARENT, 0: TRANSPARENT, **claimed}, 0.9)
+        if UNLABELLED in self._layers or self._wanted[UNLABELLED]:
+            self._put(UNLABELLED, fusion.label_map, {None: TRANSPARENT, 0: UNLABELLED_COLOUR}, 0.35)
+        if CONFLICTS in self._layers or (self._wanted[CONFLICTS] and fusion.conflicts):
+            claimed = dict.fromkeys(CLAIMED, CONFLICT_COLOUR)
+            self._put(CONFLICTS, fusion.claims, {None: TRANSPARENT, 0: TRANSPARENT, **claimed}, 0.9)
 
     def _colours(self) -> dict[int, str]:
         project, fusion = self._reviewing.desk.project, self._reviewing.fusion

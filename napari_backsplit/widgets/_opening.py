@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import psutil
+from napari.layers import Image, Labels
 
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.annotation import Annotation
@@ -33,6 +35,13 @@ def add_support(project: Project, name: str, annotation: Annotation | None) -> N
     project.set_supports([*schema.supports, support])
     if annotation is not None:
         annotation.mask(name)
+
+
+def warm_up() -> None:
+    """Have napari load what its first layers ask for: pandas and units take it a second."""
+    labels = np.zeros((2, 2, 2), np.uint8)
+    for make in (Image, Labels):
+        make(labels, units=("mm", "mm", "mm"), axis_labels=("z", "y", "x"))
 
 
 def load_case(project: Project, case: str) -> Annotation:

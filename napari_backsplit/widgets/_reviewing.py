@@ -83,6 +83,7 @@ class Reviewing(QObject):
 
     def close(self) -> None:
         """Take no more work."""
+        self.active = False
         self._late.stop()
         for lane in (self.fuser, self.examiner):
             lane.close(drop=True)
@@ -200,7 +201,7 @@ class Reviewing(QObject):
     def _survey(self) -> None:
         project = self.desk.project
         if project is not None:
-            self.desk.files.do(lambda: survey(project), self._has_states)
+            self.examiner.do(lambda: survey(project), self._has_states)
 
     def _has_states(self, states: dict[str, CaseState]) -> None:
         self.states = states

@@ -25,6 +25,7 @@ from napari_backsplit.backend.project.recipes import owners
 from napari_backsplit.backend.project.schema import Structure
 from napari_backsplit.widgets._cohort import MARKS, WORDS, Cohort
 from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._exports import Exports
 from napari_backsplit.widgets._findings import Findings
 from napari_backsplit.widgets._fusion_layers import CONFLICTS, FUSED, UNLABELLED, FusionLayers
 from napari_backsplit.widgets._layout import bold, in_column, in_row, push_button, scrolling
@@ -93,6 +94,8 @@ class ReviewPanel(QWidget):
         self.more.setToolTip("The cohort at a glance, exports, which supports to train with")
         self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.more.setMenu(QMenu(self.more))
+        self.exports = Exports(self._desk, lambda: self.reviewing.admit, self)
+        self.exports.fill(self.more.menu())
         self.fused = _tick("Map", "Show the fused label map", True)
         self.conflicts = _tick("Conflicts", "Show voxels that two supports or more claim", True)
         self.unlabelled = _tick("Unlabelled", "Show voxels that no structure has", False)
@@ -200,6 +203,7 @@ class ReviewPanel(QWidget):
         """Take layers and threads away."""
         self.layers.close()
         self.reviewing.close()
+        self.exports.close()
 
     # ------------------------------------------------------------------ cases
 

@@ -35,6 +35,7 @@ from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._following import Following
 from napari_backsplit.widgets._layout import bold, scrolling, short
+from napari_backsplit.widgets._opening import warm_up
 from napari_backsplit.widgets._starting import (
     IMAGES,
     images_in,
@@ -91,6 +92,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self._connect()
         self._closed = False
         QApplication.instance().aboutToQuit.connect(self.close_all)
+        self.desk.files.do(warm_up)
         self.desk.load_settings()
         self.look_for_engines()
 

@@ -118,9 +118,9 @@ def test_conflicts_are_shown_where_two_supports_claim_a_voxel(
 
 
 def test_what_is_unlabelled_can_be_shown(window: Window, review: ReviewPanel) -> None:
-    layer = window.viewer.layers["unlabelled"]
-    assert not layer.visible
+    assert "unlabelled" not in window.viewer.layers
     review.unlabelled.setChecked(True)
+    layer = window.viewer.layers["unlabelled"]
     assert layer.visible
     assert layer.colormap.map(np.array([0]))[0, 3] > 0
     assert layer.colormap.map(np.array([1]))[0, 3] == 0

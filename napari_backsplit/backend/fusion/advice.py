@@ -13,8 +13,8 @@ ESTIMATE = (
     "Proposition 1)."
 )
 FEWER = (
-    "Each support more has a price: on synthetic cases three cost a small network shape against the "
-    "one that holds the lesions, and removed about as many false positives "
+    "Each support more has a price: on synthetic cases three cost a small network shape against "
+    "the one that holds the lesions, and removed about as many false positives "
     "(docs/experiments/finetune.md)."
 )
 

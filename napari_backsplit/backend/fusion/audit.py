@@ -21,7 +21,7 @@ from napari_backsplit.backend.geometry import Geometry, axis_codes
 from napari_backsplit.backend.volume import read_geometry, read_label_map, read_volume
 
 if TYPE_CHECKING:
-    from napari_backsplit.backend.project import Project
+    from napari_backsplit.backend.project import ProjectReader
 
 __all__ = [
     "Audit",
@@ -88,13 +88,13 @@ class Audit:
         return all(finding.severity != "error" for finding in self.findings)
 
 
-def audit(project: Project, limits: Limits | None = None) -> list[Finding]:
+def audit(project: ProjectReader, limits: Limits | None = None) -> list[Finding]:
     """Check a project before training; see `examine`."""
     return list(examine(project, limits).findings)
 
 
 def examine(
-    project: Project,
+    project: ProjectReader,
     limits: Limits | None = None,
     cases: Sequence[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -103,7 +103,7 @@ def examine(
 
     Parameters
     ----------
-    project : Project
+    project : ProjectReader
     limits : Limits, optional
     cases : sequence of str, optional
         Defaults to all.
@@ -131,7 +131,9 @@ def examine(
     return Audit(tuple(by_severity(findings)), measures, summary)
 
 
-def summarise(project: Project, measures: Sequence[Measure], cases: int) -> tuple[Summary, ...]:
+def summarise(
+    project: ProjectReader, measures: Sequence[Measure], cases: int
+) -> tuple[Summary, ...]:
     """Return a row for each structure of a project: targets, then supports."""
     return tuple(
         _summary(structure.name, [m for m in measures if m.structure == structure.name], cases)
@@ -153,7 +155,7 @@ def _summary(structure: str, measures: Sequence[Measure], cases: int) -> Summary
     )
 
 
-def _outliers(project: Project, measures: Sequence[Measure], limits: Limits) -> list[Finding]:
+def _outliers(project: ProjectReader, measures: Sequence[Measure], limits: Limits) -> list[Finding]:
     """Check volumes; those of lesions do vary, and are only told."""
     result: list[Finding] = []
     for structure in project.schema.structures:
@@ -229,7 +231,7 @@ def examine_masks(
     return by_severity(report.findings)
 
 
-def _examine_case(project: Project, case: str, limits: Limits) -> _Report:
+def _examine_case(project: ProjectReader, case: str, limits: Limits) -> _Report:
     report, grid = _Report(case), project.geometry(case)
     image = _examine_images(project, report)
     if image is not None and image.shape != grid.shape:
@@ -242,7 +244,7 @@ def _examine_case(project: Project, case: str, limits: Limits) -> _Report:
     return report
 
 
-def _examine_images(project: Project, report: _Report) -> NDArray[Any] | None:
+def _examine_images(project: ProjectReader, report: _Report) -> NDArray[Any] | None:
     """Look for images that are missing, changed, unreadable or not finite; return the first.
 
     Their voxels are hashed.
@@ -268,7 +270,7 @@ def _examine_images(project: Project, report: _Report) -> NDArray[Any] | None:
     return first
 
 
-def _read_mask(project: Project, report: _Report, structure: str) -> Mask | None:
+def _read_mask(project: ProjectReader, report: _Report, structure: str) -> Mask | None:
     """Return a mask that lies on the image's grid; None without one, and where it does not."""
     case, path = report.case, project.mask_path(report.case, structure)
     if path is None:

@@ -48,6 +48,8 @@ class LiveFusion:
         (z, y, x), ids of `scheme`; the same array for good: a window may show it.
     claims : ndarray of uint8
         How many supports claim each voxel: from 2 on it is a conflict.
+    conflicts : int
+        The number of voxels in conflict.
     """
 
     def __init__(
@@ -77,11 +79,6 @@ class LiveFusion:
     def missing(self) -> tuple[str, ...]:
         """The supports of which not everything is known."""
         return unknown_supports(self.schema, self._masks)
-
-    @property
-    def conflicts(self) -> int:
-        """The number of voxels that two supports or more claim."""
-        return int(np.count_nonzero(self.claims > 1))
 
     def voxels(self) -> dict[str, int]:
         """Return the voxels of each structure in the label map."""
@@ -160,7 +157,7 @@ class LiveFusion:
         return box
 
     def _fuse_all(self) -> None:
-        self._counts = np.zeros(self.scheme.count, np.int64)
+        self._counts, self.conflicts = np.zeros(self.scheme.count, np.int64), 0
         self.label_map[:] = 0
         self.claims[:] = 0
         for box in self._slabs():
@@ -180,6 +177,7 @@ class LiveFusion:
         made = self._made(box)
         before, claims = self.label_map[box], self.claims[box]
         self._counts -= np.bincount(before.ravel(), minlength=self.scheme.count)
+        self.conflicts -= int(np.count_nonzero(claims > 1))
         label_map = np.zeros(before.shape, before.dtype)
         claims[:] = 0
         for name in reversed(self.scheme.names):
@@ -188,6 +186,7 @@ class LiveFusion:
                 if name in self.scheme.supports:
                     claims += made[name]
         self._counts += np.bincount(label_map.ravel(), minlength=self.scheme.count)
+        self.conflicts += int(np.count_nonzero(claims > 1))
         before[:] = label_map
 
     def _made(self, box: Box) -> dict[str, Mask]:

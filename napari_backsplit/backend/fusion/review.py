@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from napari_backsplit.backend.project import ProjectReader
+from napari_backsplit.backend.project import Project, ProjectReader
+from napari_backsplit.backend.project.masks import MaskFacts
 from napari_backsplit.backend.project.verdicts import Verdict, last_of
 
 State = Literal["none", "unreviewed", "accepted", "needs_work", "rejected"]
@@ -69,14 +70,23 @@ class CaseState:
 def case_state(project: ProjectReader, case: str) -> CaseState:
     """Return how a case stands."""
     verdicts = project.verdicts(case)
-    contents = project.contents(case)
+    facts = {s.name: project.facts(case, s.name) for s in project.schema.structures}
+    contents = {name: known.sha256 for name, known in facts.items() if known}
     last = last_of(verdicts, "")
     edited = last is not None and last.masks != contents
+    voxel_ml = project.case(case).grid.voxel_ml
     masks = tuple(
-        _mask_state(project, case, s.name, last_of(verdicts, s.name), contents.get(s.name))
-        for s in project.schema.structures
+        _mask_state(name, known, last_of(verdicts, name), voxel_ml) for name, known in facts.items()
     )
     return CaseState(case, last, edited, masks)
+
+
+def accept_unjudged(project: Project, case: str, who: str = "") -> tuple[str, ...]:
+    """Accept every mask of a case that nobody has judged; return their structures."""
+    names = [m.structure for m in case_state(project, case).masks if m.state == "unreviewed"]
+    for name in names:
+        project.judge(case, "accepted", name, comment="Accepted with the case.", who=who)
+    return tuple(names)
 
 
 def survey(project: ProjectReader) -> dict[str, CaseState]:
@@ -85,12 +95,11 @@ def survey(project: ProjectReader) -> dict[str, CaseState]:
 
 
 def _mask_state(
-    project: ProjectReader, case: str, structure: str, verdict: Verdict | None, content: str | None
+    structure: str, facts: MaskFacts | None, verdict: Verdict | None, voxel_ml: float
 ) -> MaskState:
+    content = facts.sha256 if facts else None
     edited = verdict is not None and verdict.masks.get(structure) != content
-    record = project.provenance(case, structure)
-    if record is None:
+    if facts is None:
         return MaskState(structure, "none", None, verdict, edited)
-    voxels = (record.model_extra or {}).get("voxels")
-    ml = voxels * project.geometry(case).voxel_ml if isinstance(voxels, int) else None
-    return MaskState(structure, record.review, ml, verdict, edited)
+    ml = None if facts.voxels is None else facts.voxels * voxel_ml
+    return MaskState(structure, facts.review, ml, verdict, edited)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,33 @@ def write_review(path: Path, review: Review, who: str, when: str) -> str:
     return str(values["sha256"])
 
 
-def content_of(path: Path) -> str:
-    """Return the SHA-256 of a mask's file, from its provenance where that has it."""
+@dataclass(frozen=True)
+class MaskFacts:
+    """What a list of cases shows of a mask, from its provenance; that is not checked here.
+
+    Attributes
+    ----------
+    review : Review
+    voxels : int or None
+        None where it was not kept.
+    sha256 : str
+        Of the file.
+    """
+
+    review: Review
+    voxels: int | None
+    sha256: str
+
+
+def facts_of(path: Path) -> MaskFacts:
+    """Read the facts of a mask; a list of many cases asks for many."""
     kept = read_json(beside(path)) if beside(path).exists() else {}
-    return str(kept.get("sha256") or sha256(path))
+    voxels = kept.get("voxels")
+    return MaskFacts(
+        kept.get("review", "unreviewed"),
+        voxels if isinstance(voxels, int) else None,
+        str(kept.get("sha256") or sha256(path)),
+    )
 
 
 def is_as_written(path: Path) -> bool:

@@ -166,7 +166,12 @@ class ProjectReader:
         """Return the SHA-256 of the mask files of a case, by structure; of some, or of all."""
         names = [s.name for s in self._schema.structures] if structures is None else structures
         paths = {name: self.mask_path(case, name) for name in names}
-        return {name: maskery.content_of(path) for name, path in paths.items() if path}
+        return {name: maskery.facts_of(path).sha256 for name, path in paths.items() if path}
+
+    def facts(self, case: str, structure: str) -> maskery.MaskFacts | None:
+        """Return what is quickly known of a mask, None where there is none."""
+        path = self.mask_path(case, structure)
+        return maskery.facts_of(path) if path else None
 
     def has_lesion(self, case: str) -> bool:
         """Tell whether any target mask of a case has a voxel; False if there is no mask."""

@@ -94,6 +94,12 @@ class Grid(Value):
             direction=tuple(_triple(row) for row in geometry.direction),
         )
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, ml."""
+        z, y, x = self.spacing_mm
+        return z * y * x / 1000
+
     def geometry(self) -> Geometry:
         """Return the grid as the geometry of a volume."""
         from napari_backsplit.backend.geometry import Geometry
@@ -259,7 +265,8 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"])
         value = "" if isinstance(item["input"], dict) else f" (found {item['input']!r:.80})"
-        lines.append(f"{place}: {item['msg']}{value}" if place else str(item["msg"]))
+        said = str(item["msg"]).removeprefix("Value error, ")
+        lines.append(f"{place}: {said}{value}" if place else said)
     return "; ".join(lines)
 
 

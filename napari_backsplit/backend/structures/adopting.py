@@ -56,12 +56,21 @@ def predictions_for(project: ProjectReader, case: str) -> list[tuple[str, str]]:
         There is no such case.
     """
     name = f"{project.case(case).id}{ENDING}"
+    folder = project.folder / "jobs"
+    return [
+        (job, title)
+        for job, title in prediction_jobs(project)
+        if (folder / job / PREDICTIONS / name).exists()
+    ]
+
+
+def prediction_jobs(project: ProjectReader) -> list[tuple[str, str]]:
+    """Return (id, title) of the finished jobs that predicted lesions, newest first."""
     jobs = [job for job in list_jobs(project.folder) if job.spec.task == "predict"]
-    folders = [(job, job.folder / PREDICTIONS) for job in reversed(jobs)]
     return [
         (job.id, job.spec.title)
-        for job, folder in folders
-        if (folder / name).exists() and (folder / RECORD).exists()
+        for job in reversed(jobs)
+        if (job.folder / PREDICTIONS / RECORD).exists()
     ]
 
 

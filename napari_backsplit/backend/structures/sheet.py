@@ -178,7 +178,7 @@ def standing(
     project: ProjectReader, case: str, structure: str, any_voxel: bool = False
 ) -> Standing:
     """Return how far a structure of a case is, from its files."""
-    record = project.provenance(case, structure)
-    if record is None:
+    facts = project.facts(case, structure)
+    if facts is None:
         return "editing" if any_voxel else "none"
-    return "editing" if record.review == "unreviewed" else record.review
+    return "editing" if facts.review == "unreviewed" else facts.review
