@@ -44,7 +44,6 @@ class AdviceDialog(QDialog):
         self.table = QTreeWidget()
         self.table.setHeaderLabels(list(COLUMNS))
         self.table.setAccessibleName("Supports")
-        self.table.setWordWrap(True)
         self.table.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.notes = QLabel()
         for label in (self.proposed, self.notes):
@@ -75,10 +74,13 @@ class AdviceDialog(QDialog):
         self.table.clear()
         for found in advice.supports:
             row = QTreeWidgetItem(_row(found))
-            row.addChild(QTreeWidgetItem(["; ".join(found.reasons) + "."]))
             self.table.addTopLevelItem(row)
-            row.child(0).setFirstColumnSpanned(True)
-            row.setExpanded(True)
+            for reason in found.reasons:
+                child = QTreeWidgetItem([reason[0].upper() + reason[1:]])
+                child.setToolTip(0, reason)
+                row.addChild(child)
+                child.setFirstColumnSpanned(True)
+            row.setExpanded(found.support in advice.proposed)
         self.notes.setText(" ".join(advice.notes))
 
     def _cannot(self, job: str, error: BaseException) -> None:

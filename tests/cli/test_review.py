@@ -62,7 +62,7 @@ def test_the_cohort_as_a_table(backsplit: Backsplit, project: Path) -> None:
     head, first, second, *_, last = answer.out.splitlines()
     assert head.split() == ["case", "verdict", "lesion", "liver", "kidney"]
     assert first.split("  ")[0] == "case_001"
-    for words in ("✓ accepted", "2 ml unreviewed", "8 ml ! needs work", "1 ml unreviewed"):
+    for words in ("✓ accepted", "2 ml ✓ accepted", "8 ml ! needs work", "1 ml ✓ accepted"):
         assert words in first
     for words in ("not judged", "0 ml unreviewed", "no mask"):
         assert words in second
@@ -274,3 +274,16 @@ def test_a_dataset(backsplit: Backsplit, project: Path) -> None:
     taken = backsplit("fuse", "raw", "--dataset", "008_Other")
     assert taken.code == 1
     assert "number 008 already" in taken.err
+
+
+def test_an_accepted_case_takes_the_masks_that_nobody_judged_with_it(
+    backsplit: Backsplit, project: Path
+) -> None:
+    backsplit("verdict", "rejected", "--case", "case_001", "--structure", "liver")
+    answer = backsplit("verdict", "accepted", "--case", "case_001")
+    assert "with them 2 mask(s) that nobody had judged" in answer.out
+    with Project.open(project, read_only=True) as opened:
+        reviews = {
+            n: opened.provenance("case_001", n).review for n in ("lesion", "liver", "kidney")
+        }
+    assert reviews == {"lesion": "accepted", "liver": "rejected", "kidney": "accepted"}
