@@ -1,4 +1,4 @@
-"""Take the screenshots of docs/structures.md: a real window, the sample, the embedded engine.
+"""Take the screenshots of docs/structures.md and docs/review.md: a real window, synthetic cases.
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images
 
@@ -22,12 +22,17 @@ import napari  # noqa: E402  the environment comes first
 import numpy as np  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
+from napari_backsplit.backend.fusion.contact_sheet import make_tiles, sheet_pages  # noqa: E402
+from napari_backsplit.backend.fusion.review import survey  # noqa: E402
+from napari_backsplit.backend.phantom import PhantomSpec, sample_project  # noqa: E402
 from napari_backsplit.backend.structures.prompts import Box, Point  # noqa: E402
+from napari_backsplit.backend.volume import Volume  # noqa: E402
 from napari_backsplit.widgets._orientation import show_plane  # noqa: E402
 from napari_backsplit.widgets.workflow import BackSplitWidget  # noqa: E402
 
 KIDNEYS = ((27, 57, 72), (30, 60, 24))
 WAIT_S = 120
+SUPPORTS = {"kidney": ("kidney",), "liver": ("liver",), "spleen": ("spleen",), "bowel": ("bowel",)}
 
 
 def wait(ready) -> None:
@@ -48,6 +53,41 @@ def shoot(viewer: napari.Viewer, file: Path) -> None:
 
 
 def main(folder: Path) -> None:
+    structures(folder)
+    review(folder)
+
+
+def review(folder: Path) -> None:
+    """The review of cases of which some livers claim voxels of the kidneys."""
+    project = Path(HOME) / "review"
+    with sample_project(project, 3, 8, 0, PhantomSpec(shape=(64, 96, 96)), SUPPORTS) as made:
+        for case in made.case_ids()[1::2]:
+            masks, geometry = made.masks(case), made.geometry(case)
+            leaks = masks["liver"] | np.roll(masks["kidney"], 4, axis=1)
+            about = {"engine": "synthetic"}
+            made.set_mask(case, "liver", Volume(leaks, geometry), about, replace=True)
+        made.judge("case_001", "accepted", who="Dr. A")
+        made.judge("case_003", "needs_work", comment="right kidney cut off", who="Dr. B")
+        states = list(survey(made).values())
+        pages = sheet_pages(make_tiles(made, states), made.schema, len(states))
+        (folder / "contact-sheet.png").write_bytes(next(pages))
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 900)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")
+    dock.steps.button(1).click()
+    dock.open_project(project)
+    wait(lambda: dock.desk.annotation and dock.desk.driver)
+    dock.desk.open_case("case_002")
+    wait(lambda: dock.desk.annotation and dock.desk.annotation.case == "case_002")
+    wait(lambda: dock.review.reviewing.searched)
+    dock.review.findings.jump()
+    viewer.reset_view()
+    shoot(viewer, folder / "review.png")
+    viewer.close()
+
+
+def structures(folder: Path) -> None:
+    """Clicks in the sample, with the embedded engine."""
     viewer = napari.Viewer()
     viewer.window.resize(1280, 800)
     _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")

@@ -25,6 +25,9 @@ import pydicom
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from napari_backsplit.backend.fusion.audit import examine
+from napari_backsplit.backend.fusion.raw_dataset import write_dataset, write_label_maps
+from napari_backsplit.backend.fusion.review_report import write_review
 from napari_backsplit.backend.jobs import Job, State, submit
 from napari_backsplit.backend.phantom import LESION, PhantomSpec, draw
 from napari_backsplit.backend.project import Masks, Project, import_folder, import_masks
@@ -104,9 +107,14 @@ def click(folder: Path) -> None:
     """Change a support by a prompt and by hand, accept it: the journal and its provenance."""
     with Project.open(folder) as project:
         work = Annotation(project, project.case_ids()[0])
+        work.unlock("kidney")
         work.prompt("kidney", Point(at=(10, 15, 15)), Cubes(), ABOUT)
         work.edit("kidney", ((0, 1), (0, 1), (0, 1)), np.ones((1, 1, 1), bool))
         work.accept("kidney")
+        project.judge(work.case, "accepted", comment="fine")
+        write_review(project, examine(project), folder.parent / "review")
+        write_label_maps(project, folder.parent / "label-maps")
+        write_dataset(project, folder.parent / "raw", "501_Lesions")
 
 
 def run(folder: Path, task: str, params: dict[str, Any]) -> Job:

@@ -104,6 +104,11 @@ class Desk(QObject):
         self._idle.timeout.connect(self.save)
 
     @property
+    def closed(self) -> bool:
+        """Whether the desk takes no more work."""
+        return self._closed
+
+    @property
     def driver(self) -> EngineDriver | None:
         """The engine in use."""
         return self.engines.driver

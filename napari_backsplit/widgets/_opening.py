@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 import psutil
@@ -38,10 +39,11 @@ def add_support(project: Project, name: str, annotation: Annotation | None) -> N
 
 
 def warm_up() -> None:
-    """Have napari load what its first layers ask for: pandas and units take it a second."""
+    """Load what is asked for later: pandas and units for napari's first layers, and the review."""
     labels = np.zeros((2, 2, 2), np.uint8)
     for make in (Image, Labels):
         make(labels, units=("mm", "mm", "mm"), axis_labels=("z", "y", "x"))
+    import_module("napari_backsplit.widgets.review")
 
 
 def load_case(project: Project, case: str) -> Annotation:

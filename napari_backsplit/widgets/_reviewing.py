@@ -73,6 +73,7 @@ class Reviewing(QObject):
         desk.project_changed.connect(self._project_changed)
         desk.case_changed.connect(self._case_changed)
         desk.structure_changed.connect(self._moved)
+        self._project_changed()
 
     def set_active(self, on: bool) -> None:
         """Begin or stop to follow the open case."""

@@ -122,6 +122,8 @@ class ReviewPanel(QWidget):
             button.clicked.connect(lambda _, tool=tool: self._tools.choose(tool))
             group.addButton(button)
             self.tools[tool] = button
+        self.unlock = push_button("Unlock", "Let this finished mask be changed")
+        self.unlock.clicked.connect(lambda: self._desk.set_locked(self._desk.structure, False))
         self.undo = push_button("Undo", f"{KEYS['undo'][1]} (Ctrl+Z)")
         self.redo = push_button("Redo", f"{KEYS['redo'][1]} (Ctrl+Shift+Z)")
         self.tidy = QPushButton("Tidy")
@@ -137,7 +139,7 @@ class ReviewPanel(QWidget):
         self.edited = bold("Edit")
         self._build_tidying()
         return in_column(
-            in_row(self.edited, self.undo, self.redo, self.tidy),
+            in_row(self.edited, self.unlock, self.undo, self.redo, self.tidy),
             in_row(*self.tools.values()),
             in_row(*self.planes, self.cross),
         )
@@ -346,6 +348,10 @@ class ReviewPanel(QWidget):
         for tool, button in self.tools.items():
             button.setEnabled(open_ or tool == "look")
         self.tidy.setEnabled(open_)
+        locked = bool(annotation and name and annotation.locked(name))
+        readable = bool(annotation and name not in annotation.unreadable)
+        writable = bool(self._desk.project and not self._desk.project.read_only)
+        self.unlock.setVisible(locked and readable and writable)
         self.undo.setEnabled(bool(open_ and annotation and annotation.can_undo(name)))
         self.redo.setEnabled(bool(open_ and annotation and annotation.can_redo(name)))
 

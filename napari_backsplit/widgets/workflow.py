@@ -44,13 +44,15 @@ from napari_backsplit.widgets._starting import (
     sample_folder,
 )
 from napari_backsplit.widgets._tools import KEYS, Tools
-from napari_backsplit.widgets.review import ReviewPanel
 from napari_backsplit.widgets.structures import StructuresPanel
 
 if TYPE_CHECKING:
     import napari
 
+    from napari_backsplit.widgets.review import ReviewPanel
+
 STEPS = ("Structures", "Review", "Train", "Compare")
+REVIEW = 1
 LATER = {
     "Train": "Training has no panel yet.\n\nIn a terminal: backsplit plan, backsplit train, "
     "backsplit finetune",
@@ -77,9 +79,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.layers = CaseLayers(napari_viewer, self.desk)
         self.tools = Tools(napari_viewer, self.desk, self.layers)
         self.panel = StructuresPanel(napari_viewer, self.desk, self.tools)
-        self.review = ReviewPanel(napari_viewer, self.desk, self.tools)
+        self._review: ReviewPanel | None = None
         self.following = Following(self.desk)
         self.setMinimumWidth(360)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         column.addLayout(self._build_header())
@@ -92,6 +95,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self._connect()
         self._closed = False
         QApplication.instance().aboutToQuit.connect(self.close_all)
+        # napari does not close the dock that it deletes with its window.
+        self.destroyed.connect(partial(_abandon, self.desk))
         self.desk.files.do(warm_up)
         self.desk.load_settings()
         self.look_for_engines()
@@ -134,7 +139,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.pages = QStackedWidget()
         self.pages.addWidget(scrolling(self._build_empty()))
         self.pages.addWidget(self.panel)
-        self.pages.addWidget(self.review)
+        self.pages.addWidget(QWidget())  # the review, once it is asked for
         for step in STEPS[2:]:
             page = QLabel(LATER[step])
             page.setWordWrap(True)
@@ -225,14 +230,28 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
     def _show_page(self) -> None:
         step = self.steps.checkedId()
         empty = step < 2 and self.desk.project is None
+        reviewing = step == REVIEW and not empty
+        if reviewing or self._review is not None:
+            self.review.set_active(reviewing)
         self.pages.setCurrentIndex(0 if empty else step + 1)
-        self.review.set_active(step == 1 and not empty)
 
     def _show_start(self, event: Any = None) -> None:
         images = images_in(self.viewer)
         self.start.setVisible(bool(images) and self.desk.project is None)
         if images:
             self.start.setText(f"Start a project with “{short(images[-1].name)}”")
+
+    @property
+    def review(self) -> ReviewPanel:
+        """The panel of the review; made when it is first asked for, as it loads much."""
+        if self._review is None:
+            from napari_backsplit.widgets.review import ReviewPanel
+
+            self._review = ReviewPanel(self.viewer, self.desk, self.tools)
+            page = self.pages.widget(REVIEW + 1)
+            self.pages.insertWidget(REVIEW + 1, self._review)
+            self.pages.removeWidget(page)
+        return self._review
 
     def say(self, words: str) -> None:
         """Say something that is no error; no words hide what was said."""
@@ -377,7 +396,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             return
         self._closed = True
         self.tools.close()
-        self.review.close_all()
+        if self._review is not None:
+            self._review.close_all()
         self.following.close()
         self.layers.close()
         self.desk.close()
@@ -386,3 +406,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         """Leave nothing running behind (called by Qt)."""
         self.close_all()
         super().closeEvent(event)
+
+
+def _abandon(desk: Desk) -> None:
+    """Write what changed where the dock is gone without having been closed; nobody is told."""
+    if not desk.closed:
+        desk.blockSignals(True)
+        desk.close()

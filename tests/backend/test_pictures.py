@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,6 +46,7 @@ def test_an_empty_mask_has_no_outline(axes):
     assert outline_of(axes, np.zeros((3, 4), bool)) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 8)), min_size=1))
 def test_an_outline_bounds_its_mask_wherever_it_lies(voxels):
     mask = np.zeros((6, 9), bool)
