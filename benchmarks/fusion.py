@@ -14,9 +14,19 @@ from time import perf_counter
 import numpy as np
 
 from napari_backsplit.backend.fusion.fuse import LabelScheme, bounding_box, fuse
+from napari_backsplit.backend.fusion.live import LiveFusion
+from napari_backsplit.backend.project import Channel, Schema
+from napari_backsplit.backend.project.recipes import Recipe
+from napari_backsplit.backend.project.schema import coloured
 
+STROKE_S = 0.05
 NAMES = ("lesion", *(f"support{i}" for i in range(1, 11)))
 SCHEME = LabelScheme(NAMES[:1], NAMES[1:])
+RECIPES = {
+    "no recipe": (),
+    "two supports merged": (Recipe(kind="merge", support="both", sources=NAMES[1:3]),),
+    "a support grown over the lesion beneath": (Recipe(kind="grow", support=NAMES[1]),),
+}
 
 
 def draw(shape, share=(0.05, 0.13), seed=0):
@@ -66,6 +76,25 @@ def peak(function):
         tracemalloc.stop()
 
 
+def stroke(masks, shape, recipes, rounds):
+    """Return the median seconds to fuse again after strokes at the lesion's edge."""
+    first, *rest = coloured(NAMES)
+    channel = Channel(name="CT")
+    schema = Schema(name="p", channels=[channel], targets=[first], supports=rest, recipes=recipes)
+    painted = {**masks, NAMES[1]: masks[NAMES[1]].copy()}
+    live = LiveFusion(schema, painted, shape, (1.0, 0.8, 0.8))
+    box = bounding_box(masks[NAMES[0]])
+    times = []
+    for number in range(4 * rounds):
+        z = box[0].start + number % (box[0].stop - box[0].start)
+        where = (slice(z, z + 1), *(slice(s.start, s.start + 61) for s in box[1:]))
+        painted[NAMES[1]][where] ^= True
+        start = perf_counter()
+        live.update(NAMES[1], where)
+        times.append(perf_counter() - start)
+    return median(times)
+
+
 def verdict(words, figure, holds):
     print(f"{words:44}{figure:>16}   {'holds' if holds else 'DOES NOT HOLD'}")
 
@@ -84,7 +113,6 @@ def main():
         "whole volumes in NumPy": lambda: naive(masks, shape),
         "fuse, boxes found": lambda: fuse(masks, SCHEME, shape),
         "fuse, boxes known": lambda: fuse(masks, SCHEME, shape, boxes),
-        # a brush stroke: its line goes here, its verdict below
     }
     times = clock(sides, options.rounds)
     reading, whole, _, known, *_ = times.values()
@@ -110,7 +138,10 @@ def main():
         taken <= allowed,
     )
     verdict("  label map and overlaps as NumPy's", "", same and fused.overlaps == pairs)
-    # a brush stroke: its verdict goes here
+    print("\na brush stroke of 61 x 61 voxels, followed:")
+    for words, recipes in RECIPES.items():
+        seconds = stroke(masks, shape, recipes, options.rounds)
+        verdict(f"  {words}", f"{seconds * 1e3:.1f} ms", seconds <= STROKE_S)
 
 
 if __name__ == "__main__":
