@@ -1,5 +1,8 @@
 """The library: everything that works without a screen."""
 
+NOTICE = "Research use only. Not a medical device."
+"""What every window, report and picture says."""
+
 WORKER_ONLY = (
     "napari_backsplit.backend.prediction.checkpoint",
     "napari_backsplit.backend.prediction.predictor",

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NOTICE = "Research use only. Not a medical device."
 GREY = "#8b929a"
 
 MARGIN_MM = 18.0

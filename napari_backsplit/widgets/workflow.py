@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.consent import ConsentMissing, give_consent, server_of
@@ -58,7 +59,6 @@ LATER = {
     "backsplit finetune",
     "Compare": "Comparing has no panel yet.\n\nIn a terminal: backsplit predict, backsplit compare",
 }
-NOTICE = "Research use only. Not a medical device."
 _WIDE = (QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from napari_backsplit import __version__
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.comparison import charts, slices
 from napari_backsplit.backend.comparison.compare import CaseInput
 from napari_backsplit.backend.comparison.results import (
@@ -26,7 +27,7 @@ from napari_backsplit.backend.comparison.results import (
     Verdict,
 )
 from napari_backsplit.backend.comparison.seen import SEEN_TEXT
-from napari_backsplit.backend.comparison.tables import NOTICE, write_cases, write_summary
+from napari_backsplit.backend.comparison.tables import write_cases, write_summary
 from napari_backsplit.backend.comparison.verdicts import MINUS, interval, reading_of, signed
 from napari_backsplit.backend.files import atomic_path, write_text
 from napari_backsplit.backend.pictures import DARK, LIGHT, Theme, data_uri

@@ -10,13 +10,13 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.comparison.metrics import Measures
 from napari_backsplit.backend.comparison.results import Comparison, Contrast, Row
 from napari_backsplit.backend.comparison.verdicts import reading_of
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import write_json, write_text
 
-NOTICE = "Research use only. Not a medical device."
 FORMAT_VERSION = 1
 
 _IDS = ("case", "patient", "target", "arm", "seen")

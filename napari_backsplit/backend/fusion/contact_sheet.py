@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.errors import BackSplitError, InputError
 from napari_backsplit.backend.fusion.cases import Admit, fuse_case
 from napari_backsplit.backend.fusion.fuse import LabelMap
@@ -24,7 +25,6 @@ from napari_backsplit.backend.geometry import to_canonical
 from napari_backsplit.backend.pictures import (
     CT_WINDOW,
     LIGHT,
-    NOTICE,
     Pair,
     Theme,
     draw_outline,

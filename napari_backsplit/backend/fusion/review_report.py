@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from napari_backsplit import __version__
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import atomic_path, write_text
 from napari_backsplit.backend.fusion.audit import Audit
@@ -37,7 +38,7 @@ from napari_backsplit.backend.fusion.review_table import (
     volumes_ml,
 )
 from napari_backsplit.backend.fusion.volume_plot import plot_volumes
-from napari_backsplit.backend.pictures import DARK, LIGHT, NOTICE, Theme, data_uri
+from napari_backsplit.backend.pictures import DARK, LIGHT, Theme, data_uri
 from napari_backsplit.backend.project import ProjectReader
 
 _TEMPLATE = "review.html.j2"

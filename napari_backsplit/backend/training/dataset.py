@@ -10,6 +10,7 @@ from typing import Any
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json, write_json, write_text
 from napari_backsplit.backend.fusion.fuse import PartialCodes
+from napari_backsplit.backend.fusion.raw_dataset import channel_names
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.arms import (
     ArmScheme,
@@ -18,9 +19,6 @@ from napari_backsplit.backend.training.arms import (
     source_digest,
 )
 from napari_backsplit.backend.volume import Volume, write_volume
-
-NORMALISED_BY_NAME = ("ct", "nonorm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
-"""Channel names by which nnU-Net chooses a normalisation; any other name means z-score."""
 
 PARTIAL_README = """\
 This dataset is partially labelled: in some cases a support structure is missing, and voxels that
@@ -110,12 +108,7 @@ def dataset_json(
     """Return nnU-Net's dataset.json of an arm, with our own facts under the key "backsplit"."""
     ending = "".join(project.image_paths(cases[0])[0].suffixes)
     return {
-        "channel_names": {
-            str(index): channel.modality
-            if channel.modality.lower() in NORMALISED_BY_NAME
-            else channel.name
-            for index, channel in enumerate(project.schema.channels)
-        },
+        "channel_names": channel_names(project.schema),
         "labels": scheme.classes.ids,
         "numTraining": len(cases),
         "file_ending": ending,

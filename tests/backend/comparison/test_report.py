@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.comparison import slices
 from napari_backsplit.backend.comparison.compare import compare
 from napari_backsplit.backend.comparison.report import ReportInfo, write_report
 from napari_backsplit.backend.comparison.results import ComparisonSettings
-from napari_backsplit.backend.comparison.tables import NOTICE, read_cases, write_cases
+from napari_backsplit.backend.comparison.tables import read_cases, write_cases
 from napari_backsplit.backend.comparison.verdicts import signed
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.geometry import Geometry

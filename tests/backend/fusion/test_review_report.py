@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.fusion.audit import Audit, examine
 from napari_backsplit.backend.fusion.findings import Finding
 from napari_backsplit.backend.fusion.review_report import write_review
-from napari_backsplit.backend.pictures import NOTICE
 from tests.backend.fusion.cohort import make_cohort, put
 
 FINDINGS = (  # the third says of another case what the first says
