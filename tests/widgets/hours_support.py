@@ -86,6 +86,38 @@ def work(screen: Screen, minutes: float) -> Iterator[dict[str, float]]:
             screen.opened()
 
 
+def review(folder: Path, pages: int) -> None:
+    """Page through the review again and again: a stroke, its undo, a verdict; tell the memory."""
+    me, screen = psutil.Process(), Screen()
+    screen.until(lambda: screen.desk.driver is not None, what="engine")
+    screen.dock.steps.button(1).click()
+    screen.dock.open_project(folder)
+    screen.opened()
+    reviewing = screen.dock.review.reviewing
+    cases = list(screen.desk.standings)
+    for number in range(1, pages + 1):
+        screen.desk.open_case(cases[number % len(cases)])
+        screen.opened(cases[number % len(cases)])
+        screen.until(lambda: reviewing.searched, what="findings")
+        screen.desk.select("kidney")
+        if screen.work.locked("kidney"):
+            screen.desk.set_locked("kidney", False)
+            screen.done()
+        screen.look_at(screen.work.grid.shape[0] // 2)
+        screen.press(Qt.Key.Key_D)
+        shape = screen.work.grid.shape
+        screen.drag(around((shape[0] // 2, shape[1] / 2, shape[2] / 2), 12, 5))
+        screen.done()
+        screen.press(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        screen.done()
+        reviewing.judge("accepted", [], "page")
+        screen.done()
+        gc.collect()
+        sys.stdout.write(json.dumps({"page": number, "mb": memory_mb(me)}) + "\n")
+        sys.stdout.flush()
+    screen.close()
+
+
 def main(folder: Path, minutes: float, engine: str) -> None:
     from napari_backsplit.backend.structures import engines
     from napari_backsplit.backend.structures.settings import EngineSettings, write_settings

@@ -18,11 +18,12 @@ from tests.widgets.display_support import on_a_virtual_display
 
 MINUTES = float(os.environ.get("BACKSPLIT_SOAK_MINUTES", "30"))
 GROWTH = 0.05
+PAGES = int(os.environ.get("BACKSPLIT_SOAK_PAGES", "200"))
 SHAPE, CASES = (64, 128, 128), 10
 
 
-def make_cases(folder: Path) -> Path:
-    """Make a project of noisy images with a bright ellipsoid each; return its folder."""
+def make_cases(folder: Path, *, masks: bool = False) -> Path:
+    """Make a project of noisy images with a bright box each; return its folder."""
     rng = np.random.default_rng(0)
     geometry = from_parts(SHAPE, (2.5, 1.0, 1.0), (5.0, 6.0, 7.0), np.eye(3))
     place = folder / "project"
@@ -32,7 +33,10 @@ def make_cases(folder: Path) -> Path:
             image[20:44, 40:88, 40:88] += 130
             file = folder / f"image_{number}.nii.gz"
             write_volume(Volume(image, geometry), file)
-            made.add_case({"CT": file}, name=f"case {number}")
+            case = made.add_case({"CT": file}, name=f"case {number}").id
+            for name in ("lesion", "kidney", "liver") if masks else ():
+                mask = Volume((image > 100).astype(np.uint8), geometry)
+                made.set_mask(case, name, mask, {"engine": "test"})
     return place
 
 
@@ -58,3 +62,22 @@ def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     growth = median(end) / median(warm) - 1
     sys.stdout.write(f"{median(warm):.1f} MB after warm-up, {growth:+.1%} at the end\n")
     assert growth < GROWTH
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_memory_does_not_grow_with_the_pages_of_a_review(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_cases(tmp_path, masks=True)
+    monkeypatch.setenv("BACKSPLIT_CONFIG_DIR", str(tmp_path / "settings"))
+    code = (
+        "from pathlib import Path\n"
+        "from tests.widgets.hours_support import review\n"
+        f"review(Path({str(project)!r}), {PAGES})\n"
+    )
+    told = on_a_virtual_display(code, tmp_path, timeout_s=3000)
+    mb = [json.loads(line)["mb"] for line in told.splitlines() if line.startswith("{")]
+    warm, end = median(mb[PAGES // 10 : PAGES // 4]), median(mb[-PAGES // 8 :])
+    sys.stdout.write(f"{warm:.1f} MB after warm-up, {end / warm - 1:+.1%} at the end\n")
+    assert end / warm - 1 < GROWTH
