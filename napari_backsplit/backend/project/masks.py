@@ -107,6 +107,10 @@ def provenance_of(
     if resampled:
         values["resampled"] = resampled
     values["voxels"] = int(np.count_nonzero(volume.array))
+    return _record(values, what)
+
+
+def _record(values: Mapping[str, Any], what: str) -> Provenance:
     try:
         return Provenance(**values)
     except ValidationError as error:
@@ -163,11 +167,18 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def write_review(path: Path, review: Review, who: str, when: str) -> str:
-    """Change the review state of a mask as it is now; return the SHA-256 of its file."""
+    """Change the review state of a mask as it is now; return the SHA-256 of its file.
+
+    Raises
+    ------
+    InputError
+        `who` looks like a path.
+    """
     known = {} if is_as_written(path) else {"voxels": int(np.count_nonzero(read_mask(path).array))}
     values = {**read_provenance(path).model_dump(mode="json"), **known, "sha256": sha256(path)}
     change = {"review": review, "reviewed_by": who, "reviewed_when": when}
-    write_json(beside(path), Provenance(**{**values, **change}).model_dump(mode="json"))
+    record = _record({**values, **change}, "The verdict")
+    write_json(beside(path), record.model_dump(mode="json"))
     return str(values["sha256"])
 
 

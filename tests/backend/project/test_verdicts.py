@@ -72,6 +72,13 @@ def test_the_last_verdict_counts_and_the_others_stay(project, case):
     ]  # fmt: skip
 
 
+def test_a_name_that_looks_like_a_path_is_refused_before_anything_is_written(project, case):
+    with pytest.raises(InputError, match="'/home/doe' is a path"):
+        project.judge(case, "accepted", "liver", who="/home/doe")
+    assert project.verdict(case, "liver") is None
+    assert project.provenance(case, "liver").review == "unreviewed"
+
+
 def test_a_mask_that_is_not_there_gets_no_verdict(project, case):
     with pytest.raises(ProjectError, match="no mask of spleen"):
         project.judge(case, "accepted", "spleen")
