@@ -184,13 +184,16 @@ def write_review(path: Path, review: Review, who: str, when: str) -> str:
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What a list of cases shows of a mask, from its provenance; that is not checked here.
+    """What a list of cases shows of a mask, from its provenance.
+
+    That is checked only where the mask's file is the newer one, as after a person put another one
+    there: what was said of the old one is not said of it.
 
     Attributes
     ----------
     review : Review
     voxels : int or None
-        None where it was not kept.
+        None where it is not known.
     sha256 : str
         Of the file.
     """
@@ -203,12 +206,20 @@ class MaskFacts:
 def facts_of(path: Path) -> MaskFacts:
     """Read the facts of a mask; a list of many cases asks for many."""
     kept = read_json(beside(path)) if beside(path).exists() else {}
+    if _is_newer(path, kept) and (present := sha256(path)) != kept["sha256"]:
+        review = kept.get("review", "unreviewed")
+        return MaskFacts("unreviewed" if review == "accepted" else review, None, present)
     voxels = kept.get("voxels")
     return MaskFacts(
         kept.get("review", "unreviewed"),
         voxels if isinstance(voxels, int) else None,
         str(kept.get("sha256") or sha256(path)),
     )
+
+
+def _is_newer(path: Path, kept: Mapping[str, Any]) -> bool:
+    """Whether a mask was written after its provenance, which has a hash to compare it with."""
+    return "sha256" in kept and path.stat().st_mtime_ns > beside(path).stat().st_mtime_ns
 
 
 def is_as_written(path: Path) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.fusion.cases import admitted
-from napari_backsplit.backend.fusion.review import case_state
+from napari_backsplit.backend.fusion.review import accept_unjudged, case_state
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.verdicts import (
     FILE,
@@ -174,6 +174,26 @@ def test_a_mask_replaced_by_hand_is_not_accepted_any_more(project, case):
     copy_over(project, case, "liver", "lesion")
     assert not project.is_as_written(case, "liver")
     assert not admitted(project, case, "liver", "accepted")
+
+
+def test_a_mask_replaced_by_hand_is_shown_so_and_accepted_with_its_case(project, case):
+    project.judge(case, "accepted", "lesion")
+    project.judge(case, "accepted", "liver")
+    on_case = project.judge(case, "accepted")
+    copy_over(project, case, "liver", "lesion")
+    state = case_state(project, case)
+    liver = state.of("liver")
+    assert (liver.state, liver.edited, liver.ml) == ("unreviewed", True, None)
+    assert state.edited and project.edited_since(case, on_case)
+    assert accept_unjudged(project, case) == ("liver",)
+    assert admitted(project, case, "liver", "accepted")
+
+
+def test_a_rejected_mask_replaced_by_hand_stays_rejected(project, case):
+    project.judge(case, "rejected", "liver")
+    copy_over(project, case, "liver", "lesion")
+    assert case_state(project, case).of("liver").state == "rejected"
+    assert not admitted(project, case, "liver", "unreviewed")
 
 
 def test_what_a_person_put_there_by_hand_can_be_accepted(project, case):
