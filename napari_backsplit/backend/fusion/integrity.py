@@ -29,7 +29,7 @@ def check_ids(case: str, structure: str, label_map: NDArray[Any]) -> list[Findin
     """Report a mask file that holds several ids."""
     if label_map.max(initial=0) < 2:
         return []
-    ids = np.flatnonzero(np.bincount(label_map[label_map > 0]))
+    ids = np.unique(label_map[label_map > 0])  # an id may be as large as its type
     if len(ids) < 2:
         return []
     shown = ", ".join(str(i) for i in ids[:5]) + (", ..." if len(ids) > 5 else "")

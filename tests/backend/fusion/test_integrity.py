@@ -33,6 +33,14 @@ def test_several_ids_in_a_mask():
     assert integrity.check_ids("c", "liver", label_map * 0) == []
 
 
+def test_large_ids_are_told_without_counting_up_to_them():
+    for kind in (np.uint32, np.uint64):
+        label_map = np.zeros(SHAPE, kind)
+        label_map[:2] = [[[1]], [[4_000_000_000]]]
+        (finding,) = integrity.check_ids("c", "liver", label_map)
+        assert "2 ids (1, 4000000000)" in finding.message
+
+
 def test_an_image_with_nan():
     array = np.zeros(SHAPE, np.float32)
     assert integrity.check_finite("c", "CT", array) == []
