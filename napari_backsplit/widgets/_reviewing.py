@@ -64,7 +64,7 @@ class Reviewing(QObject):
         self.fuser = Lane(desk.hop, desk.failed.emit, "fusion")
         self.examiner = Lane(desk.hop, desk.failed.emit, "findings")
         self._project: Project | None = None
-        self._examined: set[str] = set()
+        self._newer: dict[str, CaseState] = {}  # told since the last survey was asked for
         self._late = QTimer(self)
         self._late.setSingleShot(True)
         self._late.setInterval(EXAMINE_AFTER_MS)
@@ -182,7 +182,7 @@ class Reviewing(QObject):
     def _project_changed(self) -> None:
         project = self.desk.project
         if project is not self._project:
-            self._project, self.states, self._examined = project, {}, set()
+            self._project, self.states = project, {}
             if project is not None:
                 project.changed.connect(self._heard)
         if self.active:
@@ -195,20 +195,28 @@ class Reviewing(QObject):
 
     def _look_again(self, case: str) -> None:
         project = self.desk.project
-        if project is None or not self.active or case not in self.states:
+        if project is None or not self.active or case not in project.schema.cases:
             return
-        self.desk.files.do(lambda: case_state(project, case), self._has_state)
+        self.desk.files.do(
+            lambda: case_state(project, case), lambda state: self._has_state(project, state)
+        )
 
     def _survey(self) -> None:
-        project = self.desk.project
+        project, self._newer = self.desk.project, {}
         if project is not None:
-            self.examiner.do(lambda: survey(project), self._has_states)
+            self.examiner.do(
+                lambda: survey(project), lambda states: self._has_states(project, states)
+            )
 
-    def _has_states(self, states: dict[str, CaseState]) -> None:
-        self.states = states
-        self.judged.emit()
+    def _has_states(self, project: Project, states: dict[str, CaseState]) -> None:
+        if project is self.desk.project:
+            self.states = {**states, **self._newer}
+            self.judged.emit()
 
-    def _has_state(self, state: CaseState) -> None:
+    def _has_state(self, project: Project, state: CaseState) -> None:
+        if project is not self.desk.project:
+            return
+        self._newer[state.case] = state
         if state.case in self.states:
             self.states[state.case] = state
             self.judged.emit()

@@ -307,7 +307,9 @@ class ReviewPanel(QWidget):
             return ""
         if name in annotation.unreadable:
             return "✗ unreadable"
-        mask = state.of(name)
+        mask = next((mask for mask in state.masks if mask.structure == name), None)
+        if mask is None:  # it was added since
+            return ""
         words = "no mask" if mask.state == "none" else WORDS[mask.state]
         return f"{MARKS[mask.state]} {words}" + ", edited" * mask.edited
 

@@ -25,8 +25,12 @@ SHARED = 4 * 2 * 4
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three cases; kidney and liver of the first two overlap, the third has no mask at all."""
-    with make_project(tmp_path, cases=3) as project:
+    return make_cohort(tmp_path)
+
+
+def make_cohort(folder: Path) -> Path:
+    """Make three cases; kidney and liver of two overlap, the third has no mask at all."""
+    with make_project(folder, cases=3) as project:
         for case in ("case_001", "case_002"):
             for name, where in (("lesion", LESION), ("kidney", KIDNEY), ("liver", LIVER)):
                 draw(project, case, name, where)

@@ -68,7 +68,12 @@ def _of_volumes(
     """Compare the volumes of the open case with those of the others."""
     targets = annotation.project.schema.target_names
     for name in annotation.structures():
-        ml = {case: state.of(name).ml or 0.0 for case, state in states.items()}
+        ml = {
+            case: mask.ml or 0.0
+            for case, state in states.items()
+            for mask in state.masks
+            if mask.structure == name  # a state may be older than the structure
+        }
         ml[annotation.case] = annotation.volume_ml(name)
         severity: Severity = "info" if name in targets else "warning"
         found = check_outliers(name, ml, severity, limits)

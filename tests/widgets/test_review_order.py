@@ -1,0 +1,129 @@
+"""The review where things come late, at the same time, or in another order than asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_backsplit.widgets import _reviewing
+from napari_backsplit.widgets.review import ReviewPanel
+from tests.backend.structures.drawing import make_project
+from tests.widgets.conftest import Window
+from tests.widgets.test_review import begin, looked, make_cohort
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_cohort(tmp_path)
+
+
+@pytest.fixture
+def review(window: Window) -> ReviewPanel:
+    begin(window)
+    return window.dock.review
+
+
+@pytest.fixture
+def survey(monkeypatch: pytest.MonkeyPatch) -> Held:
+    """What surveys go through: held back once they have read the files."""
+    held = Held(_reviewing.survey)
+    monkeypatch.setattr(_reviewing, "survey", held)
+    return held
+
+
+class Held:
+    """A function whose result is held back until it is let go, where that is asked for."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._there, self._go = threading.Event(), threading.Event()
+        self._go.set()
+
+    def hold(self) -> None:
+        self._go.clear()
+
+    def is_held(self) -> bool:
+        return self._there.is_set()
+
+    def let_go(self) -> None:
+        self._go.set()
+
+    def __call__(self, *given: Any) -> Any:
+        result = self._function(*given)
+        if not self._go.is_set():
+            self._there.set()
+            self._go.wait(10)
+        return result
+
+
+# ---------------------------------------------------------------- states of all cases
+
+
+def test_a_structure_is_added_while_the_review_is_left(window: Window, review: ReviewPanel) -> None:
+    window.dock.steps.button(0).click()
+    window.desk.add_structure("spleen")
+    window.until(lambda: window.desk.structure == "spleen")
+    window.dock.steps.button(1).click()
+    looked(window)
+    assert review.legend.supports() == ["kidney", "liver", "spleen"]
+
+
+def test_a_late_survey_does_not_take_a_verdict_back(
+    survey: Held, window: Window, review: ReviewPanel
+) -> None:
+    survey.hold()
+    window.dock.steps.button(0).click()
+    window.dock.steps.button(1).click()
+    window.until(survey.is_held)
+    review.reviewing.judge("accepted", [])
+    window.until(lambda: review.reviewing.states["case_001"].state == "accepted")
+    survey.let_go()
+    reviewed(window)
+    assert review.reviewing.states["case_001"].state == "accepted"
+
+
+def test_a_verdict_is_seen_that_is_given_before_the_first_survey_is_there(
+    survey: Held, window: Window
+) -> None:
+    survey.hold()
+    window.dock.steps.button(1).click()
+    window.until(survey.is_held)
+    window.dock.review.reviewing.judge("accepted", [])
+    for _ in range(3):
+        window.kept()
+    survey.let_go()
+    looked(window)
+    assert window.dock.review.reviewing.states[window.work.case].state == "accepted"
+
+
+def test_a_late_survey_of_another_project_is_dropped(
+    survey: Held, window: Window, review: ReviewPanel, tmp_path: Path
+) -> None:
+    with make_project(tmp_path / "other", cases=2) as project:
+        other = project.folder
+    survey.hold()
+    window.dock.steps.button(0).click()
+    window.dock.steps.button(1).click()
+    window.until(survey.is_held)
+    window.dock.open_project(other)
+    window.until(lambda: window.desk.project.folder == other and window.desk.annotation)
+    shown: list[set[str]] = []
+    review.reviewing.judged.connect(lambda: shown.append(set(review.reviewing.states)))
+    survey.let_go()
+    looked(window)
+    assert shown
+    assert all(cases == {"case_001", "case_002"} for cases in shown)
+
+
+def reviewed(window: Window) -> None:
+    """Wait until what the review's threads were given is done."""
+    reviewing = window.dock.review.reviewing
+    for lane in (reviewing.fuser, reviewing.examiner):
+        done: list[bool] = []
+        lane.do(lambda: None, lambda _, done=done: done.append(True))
+        window.until(lambda done=done: done)
+    window.kept()
