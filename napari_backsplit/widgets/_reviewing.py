@@ -64,6 +64,7 @@ class Reviewing(QObject):
         self.fuser = Lane(desk.hop, desk.failed.emit, "fusion")
         self.examiner = Lane(desk.hop, desk.failed.emit, "findings")
         self._project: Project | None = None
+        self._missed: list[tuple[str, Bounds | None]] = []  # edits while a case is fused at first
         self._newer: dict[str, CaseState] = {}  # told since the last survey was asked for
         self._late = QTimer(self)
         self._late.setSingleShot(True)
@@ -224,13 +225,14 @@ class Reviewing(QObject):
     # ------------------------------------------------------------------ the fusion of the open case
 
     def _case_changed(self) -> None:
-        self.fusion, self.findings, self.searched = None, (), False
+        self.fusion, self.findings, self.searched, self._missed = None, (), False, []
         annotation = self.desk.annotation
+        # What was fused ahead is of no use later: masks may change while it is not followed.
+        ready = self._fusions.pop(annotation, None) if annotation is not None else None
         if annotation is None or not self.active:
             self.fused.emit(None)
             self.found.emit()
             return
-        ready = self._fusions.pop(annotation, None)
         if ready is not None:
             self._has_fusion(annotation, ready)
             return
@@ -249,11 +251,13 @@ class Reviewing(QObject):
     def _has_fusion(self, annotation: Annotation, fusion: LiveFusion) -> None:
         if annotation is not self.desk.annotation or not self.active:
             return
-        self.fusion = fusion
+        self.fusion, missed, self._missed = fusion, self._missed, []
         self.fused.emit(None)
         schema, entering = annotation.project.schema, frozenset(self._entering(annotation))
         if fusion.entered != entering or fusion.schema is not schema:
             self._fuse_anew()
+        for structure, bounds in missed:
+            self._moved(structure, bounds)
         self._examine()
 
     def _fuse_anew(self) -> None:
@@ -271,9 +275,11 @@ class Reviewing(QObject):
     def _moved(self, structure: str, bounds: Bounds | None) -> None:
         """Follow an edit; a mask that now enters, or no more, changes more than a box."""
         annotation, fusion = self.desk.annotation, self.fusion
-        if annotation is None or fusion is None or not self.active:
+        if annotation is None or not self.active:
             return
-        if (structure in self._entering(annotation)) != (structure in fusion.entered):
+        if fusion is None:
+            self._missed.append((structure, bounds))
+        elif (structure in self._entering(annotation)) != (structure in fusion.entered):
             self._fuse_anew()
         elif bounds is not None:
             box = slices(bounds)

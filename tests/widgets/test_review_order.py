@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from napari_backsplit.backend.structures.prompts import Bounds, slices
 from napari_backsplit.widgets import _reviewing
 from napari_backsplit.widgets.review import ReviewPanel
 from tests.backend.structures.drawing import make_project
 from tests.widgets.conftest import Window
-from tests.widgets.test_review import begin, looked, make_cohort
+from tests.widgets.test_review import begin, fused, go_to, looked, make_cohort
 
 
 @pytest.fixture
@@ -117,6 +118,56 @@ def test_a_late_survey_of_another_project_is_dropped(
     looked(window)
     assert shown
     assert all(cases == {"case_001", "case_002"} for cases in shown)
+
+
+# ---------------------------------------------------------------- the fused map
+
+
+def test_a_stroke_is_in_the_map_that_is_made_while_it_is_painted(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fusion = Held(_reviewing._fusion_of)
+    monkeypatch.setattr(_reviewing, "_fusion_of", fusion)
+    go_to(window, "case_001")
+    fusion.hold()
+    window.dock.steps.button(1).click()
+    window.until(fusion.is_held)
+    window.desk.select("liver")
+    paint(window, "liver", ((7, 8), (5, 9), (7, 9)))
+    fusion.let_go()
+    looked(window)
+    reviewed(window)
+    assert fused(window)("liver") == 64 - 4 * 2 * 4 + 8
+
+
+def test_what_was_fused_ahead_is_not_shown_after_edits_in_the_first_step(
+    window: Window, review: ReviewPanel
+) -> None:
+    for case in ("case_003", "case_001"):
+        go_to(window, case)
+        looked(window)
+    window.until(lambda: is_ahead(window, "case_002"))
+    window.dock.steps.button(0).click()
+    go_to(window, "case_002")
+    window.desk.select("liver")
+    paint(window, "liver", ((7, 8), (5, 9), (7, 9)))
+    window.dock.steps.button(1).click()
+    looked(window)
+    assert fused(window)("liver") == 64 - 4 * 2 * 4 + 8
+
+
+def paint(window: Window, name: str, bounds: Bounds) -> None:
+    """Paint a box into a mask, and wait until it is kept."""
+    box = window.work.mask(name)[slices(bounds)]
+    new = box == 0
+    box[:] = 1
+    window.desk.record(name, bounds, new)
+    window.kept()
+
+
+def is_ahead(window: Window, case: str) -> bool:
+    known = window.desk._ahead._annotation
+    return known is not None and known.case == case
 
 
 def reviewed(window: Window) -> None:
