@@ -29,8 +29,8 @@ SLAB = 16
 class LiveFusion:
     """The label map of a case, kept right while its masks are edited.
 
-    It holds on to the masks that it is given and reads them when it is told that they changed. It
-    is of one thread at a time.
+    It holds on to the masks that it is given and reads them when it is told that they changed. One
+    thread at a time changes it; another may ask for `voxels` meanwhile.
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ class LiveFusion:
 
     def voxels(self) -> dict[str, int]:
         """Return the voxels of each structure in the label map."""
-        return {name: int(self._counts[label]) for name, label in self.scheme.ids.items() if label}
+        scheme, counts = self._counted
+        return {name: int(counts[label]) for name, label in scheme.ids.items() if label}
 
     def overlaps(self) -> dict[tuple[str, str], int]:
         """Return the voxels that two supports both claim, the winner first; none is left out."""
@@ -151,13 +152,17 @@ class LiveFusion:
 
     def _widened(self, box: Box) -> Box:
         """Return a box with every region that it meets: growing looks at whole regions."""
-        for region in self._regions:
-            if shared_box(region.box, box) not in (None, region.box):
-                return self._widened(_joined(region.box, box))
+        before = None
+        while box != before:
+            before = box
+            for region in self._regions:
+                if shared_box(region.box, box):
+                    box = _joined(region.box, box)
         return box
 
     def _fuse_all(self) -> None:
         self._counts, self.conflicts = np.zeros(self.scheme.count, np.int64), 0
+        self._counted = self.scheme, self._counts
         self.label_map[:] = 0
         self.claims[:] = 0
         for box in self._slabs():

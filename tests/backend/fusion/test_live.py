@@ -44,6 +44,30 @@ def expected(schema, masks):
     return fuse({n: m for n, m in made.items() if n in scheme.names}, scheme, SHAPE), claims
 
 
+def test_a_row_of_many_lesions_is_one_region_after_the_other():
+    lesion = np.zeros((3, 3, 3000), bool)
+    lesion[1, 1, ::2] = True
+    masks = {"lesion": lesion, "liver": ~lesion}
+    live = LiveFusion(schema_of((GROW,)), masks, lesion.shape, (20.0, 20.0, 20.0))
+    end = (slice(1, 2), slice(1, 2), slice(2990, 2991))
+    masks["liver"][end] = False
+    assert live.update("liver", end) == (slice(0, 3), slice(0, 3), slice(0, 3000))
+
+
+def test_voxels_may_be_asked_for_while_another_thread_rearranges(monkeypatch):
+    masks = {"lesion": draw(np.random.default_rng(0), 5)}
+    live = LiveFusion(schema_of((MERGE,)), masks, SHAPE, SPACING)
+    before, told = live.voxels(), []
+
+    def asked(*given):
+        told.append(live.voxels())
+        return ()
+
+    monkeypatch.setattr("napari_backsplit.backend.fusion.live.lesion_regions", asked)
+    live.rearrange(schema_of((GROW,)), masks)
+    assert told == [before]
+
+
 def assert_right(live, schema, masks):
     fused, claims = expected(schema, masks)
     np.testing.assert_array_equal(live.label_map, fused.label_map)
