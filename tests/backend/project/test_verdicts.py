@@ -184,7 +184,8 @@ def test_a_mask_replaced_by_hand_is_shown_so_and_accepted_with_its_case(project,
     state = case_state(project, case)
     liver = state.of("liver")
     assert (liver.state, liver.edited, liver.ml) == ("unreviewed", True, None)
-    assert state.edited and project.edited_since(case, on_case)
+    assert state.edited
+    assert project.edited_since(case, on_case)
     assert accept_unjudged(project, case) == ("liver",)
     assert admitted(project, case, "liver", "accepted")
 
