@@ -122,17 +122,25 @@ class CaseLayers(QObject):
         """
         self._only_present = on
         if on:
-            self._wanted = {name: layer.visible for name, layer in self._labels.items()}
+            labels = self._labels.items()
+            self._wanted = {n: self._hidden.get(layer, layer.visible) for n, layer in labels}
         if self._annotation is not None:
             self._show_structures()
             self._show_space()
         for name, layer in self._labels.items():
             present = name == self._desk.structure
-            set_visible(layer, present if on else self._wanted.get(name, True))
+            self.set_shown(layer, present if on else self._wanted.get(name, True))
             layer.contour = int(on)
         for layer in (self._points, self._drawn):
             if layer is not None:
-                set_visible(layer, not on)
+                self.set_shown(layer, not on)
+
+    def set_shown(self, layer: Layer, visible: bool) -> None:
+        """Show or hide a layer of the case; while a case is being opened, once it is there."""
+        if layer in self._hidden:
+            self._hidden[layer] = visible
+        else:
+            set_visible(layer, visible)
 
     def preview(self, path: list[Any], closed: bool) -> None:
         """Show what is being drawn: world positions; none takes it away."""
@@ -261,10 +269,10 @@ class CaseLayers(QObject):
 
     def _show_hidden(self) -> None:
         """Show again what was hidden while a case was opened."""
-        for layer, visible in self._hidden.items():
+        hidden, self._hidden = self._hidden, {}
+        for layer, visible in hidden.items():
             if layer in self._viewer.layers:
                 set_visible(layer, visible)
-        self._hidden = {}
 
     def _take_away(self) -> None:
         ours = self._all()

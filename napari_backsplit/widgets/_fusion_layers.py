@@ -13,10 +13,10 @@ from qtpy.QtCore import QObject
 
 from napari_backsplit.backend.fusion.fuse import Box
 from napari_backsplit.widgets._case_layers import CaseLayers, move_layer, set_visible
-from napari_backsplit.widgets._layers import TRANSPARENT, label_map_layer, placement, shown
+from napari_backsplit.widgets._layers import TRANSPARENT, label_map_layer
 from napari_backsplit.widgets._reviewing import Reviewing
 
-FUSED, CONFLICTS, UNLABELLED = "fused", "conflicts", "unlabelled"
+FUSED, CONFLICTS, UNLABELLED, CROSS = "fused", "conflicts", "unlabelled", "cross-hair"
 CONFLICT_COLOUR, UNLABELLED_COLOUR, CROSS_COLOUR = "#ff40d0", "#999999", "#f0e442"
 CLAIMED = range(2, 256)
 
@@ -35,8 +35,10 @@ class FusionLayers(QObject):
         self._layers: dict[str, Labels] = {}
         self._cross: Vectors | None = None
         self._colours_of: dict[str, dict[Any, Any]] = {}
-        self._wanted = {FUSED: True, CONFLICTS: True, UNLABELLED: False}
+        self._wanted = {FUSED: True, CONFLICTS: True, UNLABELLED: False, CROSS: False}
         reviewing.fused.connect(self._show)
+        reviewing.desk.case_changed.connect(self._show_cross)
+        reviewing.desk.project_changed.connect(self._show_project)
         viewer.layers.events.removed.connect(self._removed)
         viewer.dims.events.point.connect(self._move_cross)
 
@@ -47,39 +49,23 @@ class FusionLayers(QObject):
         self._case.show_only_present(on)
         if on:
             self._show(None)
+            self._show_cross()
         else:
             for layer in self._all():
-                set_visible(layer, False)
+                self._case.set_shown(layer, False)
 
     def show(self, what: str, on: bool) -> None:
         """Show or hide one of the layers: "fused", "conflicts", "unlabelled"."""
         self._wanted[what] = on
         if what in self._layers:
-            set_visible(self._layers[what], on and self._reviewing.active)
+            self._case.set_shown(self._layers[what], on and self._reviewing.active)
         else:
             self._show(None)
 
     def show_cross(self, on: bool) -> None:
         """Show or hide lines through the point that all three planes go through."""
-        if on and self._cross is None and self._case.place is not None:
-            place = self._case.place
-            self._cross = self._add(
-                Vectors(
-                    np.zeros((3, 2, 3)),
-                    name="cross-hair",
-                    edge_color=CROSS_COLOUR,
-                    edge_width=0.6,
-                    vector_style="line",
-                    opacity=0.6,
-                    scale=place.scale,
-                    translate=place.translate,
-                    units=("mm", "mm", "mm"),
-                    axis_labels=("z", "y", "x"),
-                )
-            )
-        if self._cross is not None:
-            self._cross.visible = on
-        self._move_cross()
+        self._wanted[CROSS] = on
+        self._show_cross()
 
     def go_to(self, position_zyx: tuple[float, float, float], center: bool = True) -> None:
         """Bring all three planes to a canonical voxel, and the view's centre where asked."""
@@ -97,11 +83,19 @@ class FusionLayers(QObject):
         """Take the layers out of the viewer."""
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.dims.events.point.disconnect(self._move_cross)
+        self._take_away()
+
+    # ------------------------------------------------------------------ what is shown
+
+    def _show_project(self) -> None:
+        if self._reviewing.desk.project is None:
+            self._take_away()
+
+    def _take_away(self) -> None:
         for layer in self._all():
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
-
-    # ------------------------------------------------------------------ what is shown
+        self._layers, self._cross = {}, None
 
     def _all(self) -> list[Layer]:
         cross = [self._cross] if self._cross is not None else []
@@ -140,19 +134,19 @@ class FusionLayers(QObject):
         annotation = self._reviewing.desk.annotation
         assert annotation is not None
         layer = self._layers.get(what)
+        data, look, _ = label_map_layer(array, annotation.grid, what, case=annotation.case)
         if layer is None or layer not in self._viewer.layers:
             colormap = DirectLabelColormap(color_dict=dict(colours))
-            data, look, _ = label_map_layer(array, annotation.grid, what, case=annotation.case)
             layer = Labels(data, **{**look, "colormap": colormap, "opacity": opacity})
             layer.editable = False
             self._layers[what] = self._add(layer)
         else:
-            place = placement(annotation.grid)
             if np.shares_memory(layer.data, array):
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
             else:
-                layer.data = shown(array)
-            move_layer(layer, place.scale, place.translate)
+                layer.data = data
+            move_layer(layer, look["scale"], look["translate"])
+            layer.metadata = look["metadata"]
             if self._colours_of.get(what) != colours:
                 layer.colormap = DirectLabelColormap(color_dict=dict(colours))
         self._colours_of[what] = dict(colours)
@@ -169,6 +163,29 @@ class FusionLayers(QObject):
         """Forget a layer that a person took away; it comes with the next case."""
         self._layers = {n: layer for n, layer in self._layers.items() if layer is not event.value}
         self._cross = None if self._cross is event.value else self._cross
+        guests = self._case.guests
+        guests[:] = [layer for layer in guests if layer is not event.value]
+
+    def _show_cross(self) -> None:
+        on, place = self._wanted[CROSS] and self._reviewing.active, self._case.place
+        if on and self._cross is None and place is not None:
+            self._cross = self._add(
+                Vectors(
+                    np.zeros((3, 2, 3)),
+                    name=CROSS,
+                    edge_color=CROSS_COLOUR,
+                    edge_width=0.6,
+                    vector_style="line",
+                    opacity=0.6,
+                    scale=place.scale,
+                    translate=place.translate,
+                    units=("mm", "mm", "mm"),
+                    axis_labels=("z", "y", "x"),
+                )
+            )
+        if self._cross is not None:
+            self._case.set_shown(self._cross, on)
+        self._move_cross()
 
     def _move_cross(self, event: Any = None) -> None:
         cross, place = self._cross, self._case.place

@@ -156,6 +156,69 @@ def test_what_was_fused_ahead_is_not_shown_after_edits_in_the_first_step(
     assert fused(window)("liver") == 64 - 4 * 2 * 4 + 8
 
 
+# ---------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_step_is_changed_while_a_case_is_opened(
+    window: Window, review: ReviewPanel, step: int
+) -> None:
+    window.dock.steps.button(1 - step).click()
+    opening = threading.Event()
+    window.desk.files.do(lambda: opening.wait(10))
+    window.desk.open_case("case_002")
+    window.until(lambda: not window.viewer.layers["kidney"].visible)
+    window.until(lambda: not window.viewer.layers["fused"].visible)
+    window.dock.steps.button(step).click()
+    opening.set()
+    window.until(lambda: window.desk.annotation)
+    if step == 1:
+        looked(window)
+        assert shown_masks(window) == {window.desk.structure}
+        assert window.viewer.layers["fused"].visible
+        window.dock.steps.button(0).click()
+    assert shown_masks(window) == {"lesion", "kidney", "liver"}
+    assert not window.viewer.layers["fused"].visible
+
+
+def shown_masks(window: Window) -> set[str]:
+    layers = window.viewer.layers
+    return {name for name in ("lesion", "kidney", "liver") if layers[name].visible}
+
+
+def test_no_layer_stays_of_a_project_that_is_closed(window: Window, review: ReviewPanel) -> None:
+    review.cross.setChecked(True)
+    window.desk.close_project()
+    assert not list(window.viewer.layers)
+    assert not window.dock.layers.guests
+
+
+def test_layers_that_a_person_takes_away_are_forgotten(window: Window, review: ReviewPanel) -> None:
+    review.cross.setChecked(True)
+    for name in ("fused", "conflicts", "cross-hair"):
+        window.viewer.layers.remove(window.viewer.layers[name])
+    assert not window.dock.layers.guests
+    go_to(window, "case_002")
+    looked(window)
+    guests = window.dock.layers.guests
+    assert {layer.name for layer in guests} == {"fused", "conflicts", "cross-hair"}
+    assert all(layer in window.viewer.layers for layer in guests)
+
+
+def test_the_cross_hair_is_there_again_with_the_review(window: Window, review: ReviewPanel) -> None:
+    review.cross.setChecked(True)
+    window.dock.steps.button(0).click()
+    assert not window.viewer.layers["cross-hair"].visible
+    window.dock.steps.button(1).click()
+    assert window.viewer.layers["cross-hair"].visible
+
+
+def test_the_map_says_of_which_case_it_is(window: Window, review: ReviewPanel) -> None:
+    go_to(window, "case_002")
+    looked(window)
+    assert window.viewer.layers["fused"].metadata["backsplit"]["case"] == "case_002"
+
+
 def paint(window: Window, name: str, bounds: Bounds) -> None:
     """Paint a box into a mask, and wait until it is kept."""
     box = window.work.mask(name)[slices(bounds)]
