@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from napari_backsplit.backend.errors import InputError, ProjectError
@@ -61,5 +62,9 @@ def who_holds(folder: Path) -> str:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process says that it writes in a project."""
-    return (folder / _HOLDER).exists()
+    """Whether some process says that it writes in a project, and did not die on this machine."""
+    try:
+        holder = read_json(folder / _HOLDER)
+        return bool(holder["host"] != socket.gethostname() or psutil.pid_exists(holder["pid"]))
+    except (InputError, KeyError, TypeError):
+        return (folder / _HOLDER).exists()

@@ -11,6 +11,7 @@ import pytest
 from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.files import write_json
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.lock import is_held
 
 HOLD = """
 import sys
@@ -52,8 +53,10 @@ def test_a_second_window_of_one_process_is_refused_too(project):
 
 
 def test_a_killed_holder_lets_go(project, holder):
+    assert is_held(project.folder)
     holder.kill()
     holder.wait()
+    assert not is_held(project.folder)
     with Project.open(project.folder) as writer:
         assert not writer.read_only
 
@@ -79,8 +82,15 @@ def test_a_reader_writes_nothing_and_sees_what_the_writer_did(project, make):
 
 def test_a_word_about_the_holder_that_cannot_be_read_is_no_obstacle(project):
     write_json(project.folder / ".lock.json", [])
+    assert is_held(project.folder)
     with pytest.raises(ProjectError, match="in another process"):
         Project.open(project.folder)
+
+
+def test_a_holder_elsewhere_is_believed(project):
+    word = {"pid": 2**22 + 1, "host": "elsewhere", "since": "2026-01-01"}
+    write_json(project.folder / ".lock.json", word)
+    assert is_held(project.folder)
 
 
 def test_the_word_about_the_holder_goes_with_the_lock(project):
