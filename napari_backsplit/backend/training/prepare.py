@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import link_or_copy, read_json, write_json
+from napari_backsplit.backend.fusion.cases import admitted
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training import nnunet
 from napari_backsplit.backend.training.adoption import adopt
@@ -237,14 +238,22 @@ def _plan(project: Project, plan_set: PlanSet, dataset: dict[str, Any], progress
 def _measured_masks(
     project: Project, plan_set: PlanSet
 ) -> dict[str, tuple[list[Path], list[Path]]]:
-    """Return case -> (images, masks) whose voxels give the intensities for normalisation."""
+    """Return case -> (images, masks) whose voxels give the intensities for normalisation.
+
+    All that nobody rejected: the plan set is shared by runs that take unreviewed masks.
+    """
     structures = list(project.schema.targets)
     if plan_set.spec.intensities == "structures":
         structures += project.schema.supports
     return {
         case: (
             project.image_paths(case),
-            [path for s in structures if (path := project.mask_path(case, s.name)) is not None],
+            [
+                path
+                for s in structures
+                if admitted(project, case, s.name, "unreviewed")
+                and (path := project.mask_path(case, s.name))
+            ],
         )
         for case in plan_set.cases
     }

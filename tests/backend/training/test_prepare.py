@@ -200,6 +200,26 @@ def test_a_plan_set_keeps_its_settings_and_its_cases(planned: Path) -> None:
             folds_of(open_plan_set(project, "own"), 7)
 
 
+def test_a_rejected_mask_has_no_say_in_the_normalisation(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: dict[str, set[str]] = {}
+
+    def fingerprint(cases: dict[str, tuple[list[Path], list[Path]]], *how: object) -> None:
+        measured.update({case: {mask.name for mask in masks} for case, (_, masks) in cases.items()})
+        raise InputError("Seen enough.")
+
+    monkeypatch.setattr("napari_backsplit.backend.training.nnunet.fingerprint", fingerprint)
+    with Project.open(sample) as project:
+        project.judge("case_001", "rejected", "liver")
+        spec = PLAN.model_copy(update={"intensities": "structures"})
+        with pytest.raises(InputError, match="Seen enough"):
+            make_plan_set(project, spec, _quiet)
+    assert "liver.nii.gz" not in measured["case_001"]
+    assert "target.nii.gz" in measured["case_001"]
+    assert "liver.nii.gz" in measured["case_003"]
+
+
 def test_lesions_that_vanish_are_counted() -> None:
     lesions = np.zeros((12, 12, 12), int)
     lesions[1:4, 1:4, 1:4] = 1
