@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.errors import InputError, ProjectError
 
 
 @contextmanager
@@ -32,6 +32,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says what cannot be written.
+
+    Raises
+    ------
+    ProjectError
+        The block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ProjectError(
+            f"{what} cannot be written: {error.strerror or type(error).__name__}.",
+            "Check the rights on the folder and the space on the disk.",
+        ) from error
 
 
 def remove_torn(folder: Path) -> None:

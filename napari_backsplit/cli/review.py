@@ -115,7 +115,7 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Show how far the review is: each case's verdict, volumes, and what was edited since."""
-    from napari_backsplit.backend.files import write_text
+    from napari_backsplit.backend.files import write_text, writing
     from napari_backsplit.backend.fusion.review import survey
     from napari_backsplit.backend.fusion.review_table import csv_text, plain_rows, review_rows
     from napari_backsplit.cli.console import say_aside, show
@@ -127,7 +127,8 @@ def review(
         states = [s for s in every.values() if not state or _is_any(s, state)]
         rows = review_rows(opened, states)
         if csv is not None:
-            write_text(csv, csv_text(rows))
+            with writing(f"The table {csv}"):
+                write_text(csv, csv_text(rows))
             say_aside(f"Wrote {len(rows)} rows to {csv}.")
         if report is not None:
             say_aside(f"Wrote the report {_write_report(opened, report)}.")

@@ -287,3 +287,33 @@ def test_an_accepted_case_takes_the_masks_that_nobody_judged_with_it(
             n: opened.provenance("case_001", n).review for n in ("lesion", "liver", "kidney")
         }
     assert reviews == {"lesion": "accepted", "liver": "rejected", "kidney": "accepted"}
+
+
+# ---------------------------------------------------------------------- what cannot be written
+
+
+def test_what_cannot_be_written_is_one_sentence(backsplit: Backsplit, project: Path) -> None:
+    file = project.parent / "file"
+    file.write_text("mine")
+    refused = {
+        "is not empty": ("review", "--report", file),
+        "The report cannot be written": ("review", "--report", file / "report"),
+        "x.csv cannot be written": ("review", "--csv", file / "x.csv"),
+        "maps cannot be written": ("fuse", file / "maps"),
+    }
+    for words, command in refused.items():
+        answer = backsplit(*command)
+        assert answer.code == 1
+        assert words in answer.err
+        assert "Traceback" not in answer.err
+    assert file.read_text() == "mine"
+
+
+def test_maps_are_written_to_the_present_folder(
+    backsplit: Backsplit, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = project.parent / "maps"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert backsplit("fuse", ".", "--project", project).code == 0
+    assert len(list(here.glob("case_*.nii.gz"))) == 3

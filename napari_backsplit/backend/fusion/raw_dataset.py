@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from napari_backsplit.backend.errors import InputError, ProjectError
-from napari_backsplit.backend.files import link_or_copy, write_json, write_text
+from napari_backsplit.backend.files import link_or_copy, write_json, write_text, writing
 from napari_backsplit.backend.fusion.cases import Admit, FusedCase, fuse_case, project_scheme
 from napari_backsplit.backend.fusion.fuse import LabelMap, LabelScheme
 from napari_backsplit.backend.project import ProjectReader
@@ -322,17 +322,14 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty.", "Choose a new folder.")
+    folder = folder.absolute()  # "." has no name
     made = folder.with_name(f".tmp-{secrets.token_hex(6)}-{folder.name}")
     try:
-        made.mkdir(parents=True)
-        yield made
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
-    except OSError as error:
-        raise ProjectError(
-            f"{folder.name} cannot be written: {error.strerror or type(error).__name__}.",
-            "Check the rights on the folder and the space on the disk.",
-        ) from error
+        with writing(folder.name):
+            made.mkdir(parents=True)
+            yield made
+            if folder.exists():
+                folder.rmdir()
+            made.rename(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from napari_backsplit import __version__
 from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.files import atomic_path, write_text
+from napari_backsplit.backend.files import atomic_path, write_text, writing
 from napari_backsplit.backend.fusion.audit import Audit
 from napari_backsplit.backend.fusion.cases import Admit
 from napari_backsplit.backend.fusion.contact_sheet import (
@@ -91,16 +91,19 @@ def write_review(
     ------
     InputError
         The folder is not empty.
+    ProjectError
+        It cannot be written.
     """
     require_new(folder)
     states = survey(project)
     volumes = volumes_ml(states.values(), audit.measures)
     pictures, notes = _draw_cases(project, states, folder, admit, progress)
     page = _Page(project, states, audit, volumes, pictures, notes)
-    write_text(folder / "review.csv", csv_text(review_rows(project, states.values(), volumes)))
-    report = folder / "review.html"
-    write_text(report, _render(page, created or datetime.now(UTC)))
-    return report
+    rows, html = review_rows(project, states.values(), volumes), folder / "review.html"
+    with writing("The report"):
+        write_text(folder / "review.csv", csv_text(rows))
+        write_text(html, _render(page, created or datetime.now(UTC)))
+    return html
 
 
 def require_new(folder: Path) -> None:
@@ -111,7 +114,7 @@ def require_new(folder: Path) -> None:
     InputError
         It does.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty.", "Choose a new folder.")
 
 
@@ -135,7 +138,8 @@ def _draw_cases(
     tiles = make_tiles(project, states.values(), admit)
     pages = sheet_pages(tiles, project.schema, len(states), after=keep)
     for number, page in enumerate(pages, start=1):
-        with atomic_path(folder / f"contact-sheet-{number:02d}.png") as temporary:
+        file = folder / f"contact-sheet-{number:02d}.png"
+        with writing("The report"), atomic_path(file) as temporary:
             temporary.write_bytes(page)
     return pictures, notes
 

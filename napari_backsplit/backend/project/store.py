@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from napari_backsplit.backend.errors import InputError, ProjectError
-from napari_backsplit.backend.files import link_or_copy, write_json
+from napari_backsplit.backend.files import link_or_copy, write_json, writing
 from napari_backsplit.backend.project import masks as maskery
 from napari_backsplit.backend.project import splits
 from napari_backsplit.backend.project.cases import Request, added
@@ -95,7 +95,7 @@ class Project(ProjectReader):
             supports=structures[len(targets) :],
             seed=seed,
         )
-        with _disk(f"The project folder {folder}"):
+        with writing(f"The project folder {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise ProjectError(f"{folder} is not empty.", "Choose a new folder.")
@@ -133,7 +133,7 @@ class Project(ProjectReader):
         if read_only:
             return cls(folder, schema, None, "The project was opened to read only.")
         try:
-            with _disk(f"The project folder {folder}"):
+            with writing(f"The project folder {folder}"):
                 lock = WriterLock(folder)
         except ProjectError as error:
             if fall_back:
@@ -487,24 +487,13 @@ class Project(ProjectReader):
         """Take the writer's turn; turn a full or read-only disk into a ProjectError."""
         if self._lock is None:
             raise ProjectError(f"{self.notice} So {what} cannot be written.", "Open it to write.")
-        with self._turn, _disk(what):
+        with self._turn, writing(what):
             yield
 
     def _save(self, schema: Schema, case: str = "") -> None:
         write_json(self.folder / FILE, schema.model_dump(mode="json"))
         self._schema = schema
         self.changed.emit(case)
-
-
-@contextmanager
-def _disk(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ProjectError(
-            f"{what} cannot be written: {error.strerror or type(error).__name__}.",
-            "Check the rights on the folder and the space on the disk.",
-        ) from error
 
 
 def _keep_copy(path: Path, version: int) -> None:
