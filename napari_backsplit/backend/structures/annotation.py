@@ -54,7 +54,7 @@ class Annotation:
     protect : bool
         Finished supports count as negatives: no prompt takes their voxels.
     keep_others : bool
-        A stroke takes no voxel of another support; a lesion's may.
+        A stroke takes no voxel of another support, but of a rejected one; a lesion's may.
     unreadable : dict of str to BackSplitError
         Structures whose file cannot be shown, such as one on another grid, and why. They are
         empty here and locked; their files are left alone.
@@ -224,10 +224,11 @@ class Annotation:
             if refused is not None:
                 turned = turned & ~refused
                 sheet.show_again(bounds, refused)
-            step = step_of(self._number(), "paint", About("paint"), turned, bounds)
             try:
                 self._refuse_locked(structure)
-                self._do(structure, step, None)
+                if refused is None or turned.any():
+                    step = step_of(self._number(), "paint", About("paint"), turned, bounds)
+                    self._do(structure, step, None)
                 if refused is not None:
                     self.changed.emit(structure, bounds)
             except ProjectError:
@@ -406,7 +407,8 @@ class Annotation:
         if not self.keep_others or structure not in supports:
             return None
         inside = slices(bounds)
-        others = [self._sheet(s).mask[inside] for s in supports if s != structure]
+        names = [s for s in supports if s != structure and self.standing(s) != "rejected"]
+        others = [self._sheet(s).mask[inside] for s in names]
         refused = turned & ~self._sheet(structure).mask[inside] & np.logical_or.reduce(others)
         return refused if refused.any() else None
 
