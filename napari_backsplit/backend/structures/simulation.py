@@ -17,6 +17,7 @@ from napari_backsplit.backend.errors import GeometryError, InputError, ProjectEr
 from napari_backsplit.backend.files import link_or_copy
 from napari_backsplit.backend.jobs import Job, submit
 from napari_backsplit.backend.project.reader import ProjectReader
+from napari_backsplit.backend.project.recipes import fused_supports
 from napari_backsplit.backend.project.scanning import ImportPlan, Masks, StructureFiles, scan_masks
 from napari_backsplit.backend.project.schema import Structure, Value, checked
 from napari_backsplit.backend.project.sources import MaskFiles
@@ -110,7 +111,8 @@ def grown(project: ProjectReader, names: Sequence[str]) -> tuple[Structure, ...]
     Raises
     ------
     InputError
-        A name is that of a target, or has other characters than a-z 0-9 _ -.
+        A name is that of a target or of what a recipe makes, or has other characters than
+        a-z 0-9 _ -.
     """
     schema = project.schema
     structures = list(schema.structures)
@@ -119,7 +121,15 @@ def grown(project: ProjectReader, names: Sequence[str]) -> tuple[Structure, ...]
             raise InputError(f"{name} is a target of the project.", "Name a support.")
         if name not in [structure.name for structure in structures]:
             structures.append(structure_named(name, [s.colour for s in structures]))
-    return tuple(structures[len(schema.targets) :])
+    supports = tuple(structures[len(schema.targets) :])
+    try:
+        fused_supports(supports, schema.target_names, schema.recipes)
+    except ValueError as error:
+        raise InputError(
+            f"A recipe makes a support of that name: {error}.",
+            "Name one of its sources, or take the recipe away: backsplit recipe undo.",
+        ) from error
+    return supports
 
 
 def with_cases(project: ProjectReader, spec: SegmentSpec) -> SegmentSpec:

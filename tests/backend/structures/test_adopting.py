@@ -18,6 +18,7 @@ from napari_backsplit.backend.structures.adopting import (
     predictions_for,
     segmented,
 )
+from napari_backsplit.backend.structures.simulation import grown
 from napari_backsplit.backend.volume import Volume, restore, write_volume
 from tests.backend.structures.organ_project import (
     CORONAL,
@@ -174,6 +175,17 @@ def test_nothing_is_added_where_there_is_nothing_to_adopt(folder: Path) -> None:
         with pytest.raises(InputError, match="no mask to adopt"):
             adopt_segmented(project, job.id, ["case_002"])
         assert project.schema.support_names == ("kidney", "liver")
+
+
+def test_a_name_that_a_recipe_has_taken_is_refused_before_a_job_and_the_reason_named(
+    folder: Path,
+) -> None:
+    with Project.open(folder) as project:
+        project.add_recipe("merge", "organs", ["kidney", "liver"])
+        with pytest.raises(InputError, match=r"organs = kidney \+ liver") as caught:
+            grown(project, ["spleen", "organs"])
+        assert "backsplit recipe undo" in caught.value.remedy
+        assert [support.name for support in grown(project, ["spleen"])][-1] == "spleen"
 
 
 def test_a_mask_without_its_record_is_not_finished(folder: Path) -> None:
