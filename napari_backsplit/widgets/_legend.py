@@ -85,9 +85,12 @@ class Legend(QTreeWidget):
         self.setFixedHeight(self.header().sizeHint().height() + ROW * min(max(rows, 3), 9) + 6)
 
     def mark(self, name: str) -> None:
-        """Show which mask is edited."""
+        """Show which mask is edited; a support that is made of it and was chosen stays so."""
+        item = next((item for item in self._all() if item.data(0, NAME) == name), None)
+        if item is not None and item.parent() is not None and item.parent() is self.currentItem():
+            return
         self.blockSignals(True)
-        self.setCurrentItem(next((i for i in self._all() if i.data(0, NAME) == name), None))
+        self.setCurrentItem(item)
         self.blockSignals(False)
 
     def current(self) -> str:

@@ -33,27 +33,33 @@ class RecipeMenu(QPushButton):
         self._reviewing = reviewing
         self.setToolTip("Merge, rename, subtract or grow supports; the masks stay as they are")
         self.setMenu(QMenu(self))
-        self.menu().aboutToShow.connect(self.show_recipes)
+        self._grow = QMenu(self.menu())
+        self.menu().aboutToShow.connect(self.fill)
 
     def show_recipes(self) -> None:
+        """Show how many there are; the menu is left alone, as it may be open."""
+        project = self._reviewing.desk.project
+        count = len(project.schema.recipes) if project else 0
+        self.setText(f"Recipes ({count})" if count else "Recipes")
+
+    def fill(self) -> None:
         """Fill the menu with what can be done now."""
         menu, project = self.menu(), self._reviewing.desk.project
         menu.clear()
         if project is None:
             return
+        self._grow.deleteLater()  # of a menu that is cleared, the menus inside stay
+        self._grow = QMenu("Grow over its lesions", menu)
         supports = self._reviewing.supports()
         menu.addAction("Merge or rename…", self.ask_merge).setEnabled(bool(supports))
         menu.addAction("Subtract…", self.ask_subtract).setEnabled(bool(supports))
-        grow = menu.addMenu("Grow over its lesions")
-        grow.setEnabled(bool(supports))
+        menu.addMenu(self._grow).setEnabled(bool(supports))
         for name in supports:
-            grow.addAction(name, partial(self._reviewing.add_recipe, "grow", name))
+            self._grow.addAction(name, partial(self._reviewing.add_recipe, "grow", name))
         if project.schema.recipes:
             menu.addSeparator()
         for number, recipe in enumerate(project.schema.recipes):
             menu.addAction(f"Undo: {recipe.words}", partial(self._reviewing.remove_recipe, number))
-        count = len(project.schema.recipes)
-        self.setText(f"Recipes ({count})" if count else "Recipes")
         for action in menu.actions():
             action.setEnabled(action.isEnabled() and not project.read_only)
 

@@ -68,10 +68,12 @@ class VerdictBar(QWidget):
         if case != self._case:
             self.comment.clear()
         if case != self._case or self._structures() != list(structures):
+            chosen = self.on.currentData() if case == self._case else CASE
             self.on.clear()
             self.on.addItem("the case", CASE)
             for name in structures:
                 self.on.addItem(short(name), name)
+            self.on.setCurrentIndex(max(0, self.on.findData(chosen)))
         self._case = case
         self.last.setText(last)
         self.last.setVisible(bool(last))

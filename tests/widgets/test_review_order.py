@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication, QMenu
 
 from napari_backsplit.backend.structures.prompts import Bounds, slices
 from napari_backsplit.widgets import _reviewing
@@ -154,6 +157,84 @@ def test_what_was_fused_ahead_is_not_shown_after_edits_in_the_first_step(
     window.dock.steps.button(1).click()
     looked(window)
     assert fused(window)("liver") == 64 - 4 * 2 * 4 + 8
+
+
+# ---------------------------------------------------------------- strokes and other supports
+
+
+def test_a_stroke_that_is_refused_is_no_step(window: Window, review: ReviewPanel) -> None:
+    window.desk.select("liver")
+    paint(window, "liver", ((7, 8), (5, 9), (7, 9)))
+    window.desk.turn("undo")
+    window.kept()
+    paint(window, "liver", ((2, 3), (2, 3), (2, 3)))
+    assert not window.work.mask("liver")[2, 2, 2], "the window shows what is kept"
+    assert not window.work.can_undo("liver")
+    assert window.work.can_redo("liver")
+
+
+def test_undo_takes_back_what_was_kept_of_a_stroke(window: Window, review: ReviewPanel) -> None:
+    before = window.work.kept("liver").copy()
+    window.desk.select("liver")
+    paint(window, "liver", ((2, 3), (0, 10), (0, 11)))
+    window.desk.turn("undo")
+    window.kept()
+    np.testing.assert_array_equal(window.work.kept("liver"), before)
+    np.testing.assert_array_equal(window.work.mask("liver"), before)
+
+
+def test_a_rejected_mask_locks_nothing(window: Window, review: ReviewPanel) -> None:
+    review.reviewing.judge("rejected", ["kidney"])
+    window.until(lambda: "kidney" in review.reviewing.fusion.missing)
+    window.desk.select("liver")
+    paint(window, "liver", ((2, 3), (2, 3), (2, 3)))
+    assert window.work.kept("liver")[2, 2, 2]
+
+
+# ---------------------------------------------------------------- what is chosen
+
+
+def test_what_a_verdict_is_about_stays_while_masks_come(
+    window: Window, review: ReviewPanel
+) -> None:
+    go_to(window, "case_003")
+    looked(window)
+    for name, low in (("kidney", 1), ("liver", 5)):
+        window.desk.select(name)
+        paint(window, name, ((low, low + 1), (1, 3), (1, 3)))
+        window.desk.save()
+        window.until(lambda name=name: review.verdict.on.findData(name) > 0)
+        if name == "kidney":
+            review.verdict.on.setCurrentIndex(review.verdict.on.findData("kidney"))
+    assert review.verdict.on.currentData() == "kidney"
+    go_to(window, "case_002")
+    assert review.verdict.on.currentData() == ""
+
+
+def test_the_row_of_a_merged_support_can_be_chosen_and_moved(
+    window: Window, review: ReviewPanel
+) -> None:
+    window.desk.add_structure("spleen")
+    window.until(lambda: window.desk.structure == "spleen")
+    review.reviewing.add_recipe("merge", "both", ["kidney", "liver"])
+    window.until(lambda: review.legend.supports() == ["both", "spleen"])
+    review.legend.setCurrentItem(review.legend.topLevelItem(1))
+    assert window.desk.structure == "kidney", "the first of its masks is taken up"
+    assert review.legend.current() == "both"
+    review.legend.move(1)
+    window.until(lambda: review.legend.supports() == ["spleen", "both"])
+    reviewed(window)
+    assert review.legend.current() == "both"
+
+
+def test_menus_are_not_kept_when_they_are_filled_anew(window: Window, review: ReviewPanel) -> None:
+    for _ in range(5):
+        review.recipes.menu().aboutToShow.emit()
+    open_now = review.recipes.menu().actions()
+    review.reviewing.judged.emit()
+    assert review.recipes.menu().actions() == open_now, "a menu that is open is left alone"
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert len(review.recipes.menu().findChildren(QMenu)) == 1
 
 
 # ---------------------------------------------------------------- layers
