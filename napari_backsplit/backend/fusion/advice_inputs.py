@@ -179,7 +179,7 @@ def read_baseline(project: ProjectReader, folder: Path) -> dict[str, PredictedFi
 def seen_cases(folder: Path) -> tuple[str, ...]:
     """Return the cases that a model has trained on or was chosen by, as its predictions tell."""
     record = folder / "predictions.json"
-    cases = read_json(record)["cases"] if record.is_file() else {}
+    cases = read_json(record).get("cases", {}) if record.is_file() else {}
     return tuple(case for case, said in cases.items() if (said or {}).get("role") in SEEN)
 
 

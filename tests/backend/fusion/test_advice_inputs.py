@@ -188,6 +188,8 @@ def test_strange_ids_and_another_grid_are_refused_with_the_case(make: Make, tmp_
 
 def test_what_a_model_has_seen_is_read_from_the_record(tmp_path: Path) -> None:
     assert seen_cases(tmp_path) == ()
+    (tmp_path / "predictions.json").write_text(json.dumps({"of": "another program"}))
+    assert seen_cases(tmp_path) == ()
     roles = {"a": {"role": "training"}, "b": {"role": "unseen"}, "c": {"role": "validation"}}
     record = {"cases": {**roles, "d": {"role": None}, "e": None}}
     (tmp_path / "predictions.json").write_text(json.dumps(record))
