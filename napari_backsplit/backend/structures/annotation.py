@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_backsplit.backend.errors import BackSplitError, GeometryError, InputError, ProjectError
+from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.geometry import Geometry
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.masks import login
@@ -294,11 +295,13 @@ class Annotation:
         Raises
         ------
         ProjectError
-            There is no mask to judge, or nothing can be written.
+            There is no mask to judge, its file is another one than was opened, or nothing can be
+            written.
         """
         self._refuse_unreadable(structure)
         with self._saving:
             self._write(structure, keep_empty=judgement == "accepted")
+            self._refuse_replaced(structure)
             self.project.judge(self.case, judgement, structure, comment=comment)
             self._journal.append({"op": "review", "structure": structure, "review": judgement})
             if judgement == "accepted":
@@ -376,6 +379,15 @@ class Annotation:
         if structure in self.unreadable:
             raise self.unreadable[structure]
 
+    def _refuse_replaced(self, structure: str) -> None:
+        """Refuse to judge a file that another program put there: it is not what is seen."""
+        path = self.project.mask_path(self.case, structure)
+        if path is not None and sha256(path) != self._sheet(structure).file:
+            raise ProjectError(
+                f"The mask of {structure} for {self.case} was replaced since it was opened.",
+                "Open the case again, and look at it.",
+            )
+
     def _refuse_locked(self, structure: str) -> None:
         self._refuse_reader()
         self._refuse_unreadable(structure)
@@ -448,7 +460,8 @@ class Annotation:
                 self.project.set_mask(
                     self.case, structure, stored, record, replace=True, keep_old=keep_old
                 )
-            sheet.saved = now
+            facts = self.project.facts(self.case, structure)
+            sheet.saved, sheet.file = now, facts.sha256 if facts else ""
             self._journal.append({"op": "written", **entry})
         self.changed.emit(structure, None)
 

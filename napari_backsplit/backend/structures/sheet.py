@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.project import ProjectReader
 from napari_backsplit.backend.structures.engines import Answer, Request
 from napari_backsplit.backend.structures.history import Found, History, Step, replay
@@ -38,12 +39,15 @@ class Sheet:
         How many are True.
     saved : str
         Fingerprint of the mask in the file.
+    file : str
+        SHA-256 of the file that was read or written last, "" where there was none.
     """
 
     mask: Mask
     history: History
     voxels: int
     saved: str
+    file: str = ""
     _shown: NDArray[np.uint8] | None = None
 
     @property
@@ -113,7 +117,9 @@ def load_sheet(
     """
     geometry = project.geometry(case)
     mask = np.zeros(geometry.canonical().shape, bool)
-    if project.mask_path(case, structure) is not None:
+    path = project.mask_path(case, structure)
+    file = "" if path is None else sha256(path)
+    if path is not None:
         mask[:] = Volume(project.mask(case, structure), geometry).canonical().array
     found = fingerprint(mask)
     record = project.provenance(case, structure)
@@ -121,10 +127,10 @@ def load_sheet(
     told = replay(entries, structure, Found(found, mark, project.is_as_written(case, structure)))
     if told is None:
         history = History(found, _origin(project, case, structure) if found != EMPTY else {})
-        return Sheet(mask, history, int(np.count_nonzero(mask)), found), False
+        return Sheet(mask, history, int(np.count_nonzero(mask)), found, file), False
     for step in told.toggles:
         step.toggle(mask)
-    return Sheet(mask, told.history, int(np.count_nonzero(mask)), found), True
+    return Sheet(mask, told.history, int(np.count_nonzero(mask)), found, file), True
 
 
 def _origin(project: ProjectReader, case: str, structure: str) -> dict[str, object]:

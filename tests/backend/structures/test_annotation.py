@@ -315,6 +315,20 @@ def test_the_lesion_can_be_drawn_and_its_reference_is_locked(work: Annotation) -
     assert reopened.voxels("lesion") == 35
 
 
+def test_a_file_that_was_put_in_place_of_what_is_seen_gets_no_verdict(work: Annotation) -> None:
+    work.prompt("kidney", MIDDLE, Cubes(), ABOUT)
+    work.judge("kidney", "needs_work")
+    path = work.project.mask_path("case_001", "kidney")
+    assert path is not None
+    write_volume(read_mask(path).with_array(~read_mask(path).array), path)
+    with pytest.raises(ProjectError, match="kidney for case_001 was replaced since it was opened"):
+        work.accept("kidney")
+    assert work.standing("kidney") == "needs_work"
+    reopened = again(work)
+    reopened.accept("kidney")
+    assert reopened.voxels("kidney") == np.count_nonzero(work.project.mask("case_001", "kidney"))
+
+
 def test_an_empty_mask_is_absent_only_when_accepted(work: Annotation) -> None:
     work.prompt("kidney", MIDDLE, Cubes(), ABOUT)
     work.save("kidney")
