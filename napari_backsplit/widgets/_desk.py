@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ from napari_backsplit.widgets._opening import (
     add_support,
     load_case,
     opened,
+    reload,
     survey,
+    with_masks,
 )
 from napari_backsplit.widgets._threads import Hop, Lane
 
@@ -187,10 +189,15 @@ class Desk(QObject):
         self._busy(f"opening {case}")
         # One case has one annotation: what is still to be answered for it is answered there.
         known = self.engines.at_work_on(project, case)
+
+        def work() -> Annotation | None:
+            if generation != self._generation:  # another one was asked for since
+                return None
+            ready = known or self._ahead.take(project, case)
+            return with_masks(ready) if ready else self._load(project, case)
+
         self.files.do(
-            lambda: known or self._ahead.take(project, case) or self._load(project, case),
-            lambda annotation: self._has_case(annotation, generation),
-            self._could_not,
+            work, lambda annotation: self._has_case(annotation, generation), self._could_not
         )
 
     def close_case(self) -> None:
@@ -210,7 +217,8 @@ class Desk(QObject):
         if project is None:
             return
         if "" in names:
-            self.files.do(project.reload, lambda _: self.project_changed.emit())
+            work = partial(reload, project, annotation)
+            self.files.do(work, lambda _: self.project_changed.emit())
         for case in names & project.schema.cases.keys():
             project.changed.emit(case)
         if annotation is not None and ("" in names or annotation.case in names):
@@ -223,10 +231,15 @@ class Desk(QObject):
         self.survey()
 
     def look_ahead(self, case: str) -> None:
-        """Read a case that is likely to be opened next, "" for none."""
-        project = self.project
+        """Read a case that is likely to be opened next, "" for none; unless another one is."""
+        project, generation = self.project, self._generation
+
+        def work() -> None:
+            if project is not None and generation == self._generation:
+                self._ahead.read(project, case, self._load)
+
         if project is not None and case and self.engines.at_work_on(project, case) is None:
-            self.files.do(lambda: self._ahead.read(project, case, self._load))
+            self.files.do(work)
 
     def next_undone(self) -> str | None:
         """Return the next case after the present one with an unfinished structure."""
@@ -426,8 +439,10 @@ class Desk(QObject):
         if first and self.annotation is None:
             self.open_case(next(iter(standings)))
 
-    def _has_case(self, annotation: Annotation, generation: int) -> None:
-        if generation != self._generation or annotation.project is not self.project:
+    def _has_case(self, annotation: Annotation | None, generation: int) -> None:
+        if annotation is None or generation != self._generation:
+            return
+        if self.project is None or annotation.project is not self.project:
             return
         self.annotation = annotation
         self.channel = self.channel if self.channel in annotation.channels() else ""
@@ -450,10 +465,13 @@ class Desk(QObject):
     def _hear(self, annotation: Annotation) -> None:
         if annotation not in self._heard:
             self._heard.add(annotation)
-            hop = self.hop.call
-            annotation.changed.connect(
-                lambda name, bounds: hop(lambda: self._moved(annotation, name, bounds))
-            )
+            hop, known = self.hop.call, ref(annotation)  # it holds on to what it tells
+
+            def moved(name: str, bounds: Bounds | None) -> None:
+                if (annotation := known()) is not None:
+                    hop(lambda: self._moved(annotation, name, bounds))
+
+            annotation.changed.connect(moved)
 
     def _note_standings(self, annotation: Annotation) -> None:
         """Note how far a case is; after a crash its journal may be ahead of its files."""

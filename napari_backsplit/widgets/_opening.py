@@ -38,6 +38,13 @@ def add_support(project: Project, name: str, annotation: Annotation | None) -> N
         annotation.mask(name)
 
 
+def reload(project: Project, annotation: Annotation | None) -> None:
+    """Read a project's file again, and masks that are new in the open case."""
+    project.reload()
+    if annotation is not None:
+        with_masks(annotation)
+
+
 def warm_up() -> None:
     """Load what is asked for later: pandas and units for napari's first layers, and the review."""
     labels = np.zeros((2, 2, 2), np.uint8)
@@ -51,9 +58,15 @@ def load_case(project: Project, case: str) -> Annotation:
     annotation = Annotation(project, case)
     for channel in annotation.channels():
         annotation.scene(channel)
+    with_masks(annotation)
+    annotation.save_all()  # what a crash left in the journal alone
+    return annotation
+
+
+def with_masks(annotation: Annotation) -> Annotation:
+    """Read every mask that is not there yet: a structure may be newer than the annotation."""
     for structure in annotation.structures():
         annotation.mask(structure)
-    annotation.save_all()  # what a crash left in the journal alone
     return annotation
 
 

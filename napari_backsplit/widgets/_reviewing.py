@@ -311,12 +311,15 @@ class Reviewing(QObject):
         if annotation is None or not self.active:
             return
         states = dict(self.states)
-        self.examiner.do(
-            lambda: findings_of(annotation, states), lambda found: self._has(annotation, found)
-        )
 
-    def _has(self, annotation: Annotation, found: tuple[Finding, ...]) -> None:
-        if annotation is self.desk.annotation:
+        def work() -> tuple[Finding, ...] | None:
+            is_left = annotation is not self.desk.annotation
+            return None if is_left else findings_of(annotation, states)
+
+        self.examiner.do(work, lambda found: self._has(annotation, found))
+
+    def _has(self, annotation: Annotation, found: tuple[Finding, ...] | None) -> None:
+        if annotation is self.desk.annotation and found is not None:
             self.findings, self.searched = found, True
             self.found.emit()
 

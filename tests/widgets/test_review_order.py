@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QMenu
 
+from napari_backsplit.backend.structures import annotation as annotations
 from napari_backsplit.backend.structures.prompts import Bounds, slices
-from napari_backsplit.widgets import _reviewing
+from napari_backsplit.widgets import _desk, _reviewing
 from napari_backsplit.widgets.review import ReviewPanel
 from tests.backend.structures.drawing import make_project
 from tests.widgets.conftest import Window
@@ -157,6 +160,77 @@ def test_what_was_fused_ahead_is_not_shown_after_edits_in_the_first_step(
     window.dock.steps.button(1).click()
     looked(window)
     assert fused(window)("liver") == 64 - 4 * 2 * 4 + 8
+
+
+# ---------------------------------------------------------------- paging
+
+
+def test_of_cases_that_were_paged_past_nothing_is_read_or_examined(
+    window: Window, review: ReviewPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, examined = Told(_desk.load_case), Told(_reviewing.findings_of)
+    monkeypatch.setattr(_desk, "load_case", read)
+    monkeypatch.setattr(_reviewing, "findings_of", examined)
+    busy = threading.Event()
+    for lane in (window.desk.files, review.reviewing.examiner):
+        lane.do(lambda: busy.wait(10))
+    for case in ("case_002", "case_001", "case_003"):
+        window.desk.open_case(case)
+    busy.set()
+    window.until(lambda: window.desk.annotation and window.work.case == "case_003")
+    looked(window)
+    assert [case for _, case in read.given] == ["case_003"]
+    assert {annotation.case for annotation, _ in examined.given} == {"case_003"}
+
+
+def test_cases_that_were_left_are_not_held(window: Window, review: ReviewPanel) -> None:
+    left = []
+    gc.collect()
+    gc.disable()  # arrays are large, and objects few: it would come late
+    try:
+        for case in ("case_002", "case_003", "case_001") * 2:
+            go_to(window, case)
+            looked(window)
+            reviewed(window)
+            left.append(ref(window.work))
+        assert sum(annotation() is not None for annotation in left) <= 2
+    finally:
+        gc.enable()
+
+
+def test_a_mask_of_a_new_structure_is_not_read_in_the_windows_thread(
+    window: Window, review: ReviewPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for case in ("case_003", "case_001"):
+        go_to(window, case)
+        looked(window)
+    window.until(lambda: is_ahead(window, "case_002"))
+    threads: list[str] = []
+    real = annotations.load_sheet
+
+    def load(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real(*given)
+
+    monkeypatch.setattr(annotations, "load_sheet", load)
+    window.desk.add_structure("spleen")
+    window.until(lambda: window.desk.structure == "spleen")
+    go_to(window, "case_002")
+    looked(window)
+    assert threads
+    assert "MainThread" not in threads
+
+
+class Told:
+    """A function that notes what it is given."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.given: list[tuple[Any, ...]] = []
+
+    def __call__(self, *given: Any) -> Any:
+        self.given.append(given)
+        return self._function(*given)
 
 
 # ---------------------------------------------------------------- strokes and other supports
