@@ -18,7 +18,7 @@ from napari_backsplit.backend.fusion.audit import examine
 from napari_backsplit.backend.fusion.cases import Admit
 from napari_backsplit.backend.fusion.raw_dataset import write_dataset, write_label_maps
 from napari_backsplit.backend.fusion.review import survey
-from napari_backsplit.backend.fusion.review_report import write_review
+from napari_backsplit.backend.fusion.review_report import require_new, write_review
 from napari_backsplit.backend.fusion.review_table import csv_text, review_rows
 from napari_backsplit.backend.project import ProjectReader
 from napari_backsplit.widgets._advice import AdviceDialog
@@ -48,7 +48,7 @@ class Exports(QObject):
         super().__init__(parent)
         self._desk, self._admit, self._parent = desk, admit, parent
         self._lane = Lane(desk.hop, desk.failed.emit, "exports")
-        self._dialog: QProgressDialog | None = None
+        self._at_work: dict[QProgressDialog, threading.Event] = {}
 
     def fill(self, menu: QMenu) -> None:
         """Put what can be written, and the advice, into a menu."""
@@ -60,7 +60,9 @@ class Exports(QObject):
         menu.addAction("nnU-Net data set…", self.ask_dataset)
 
     def close(self) -> None:
-        """Take no more work."""
+        """Stop what is being written, and take no more work."""
+        for stop in self._at_work.values():
+            stop.set()
         self._lane.close(drop=True)
 
     def advise(self) -> None:
@@ -107,6 +109,7 @@ class Exports(QObject):
         admit = self._admit()
 
         def work(project: ProjectReader, progress: Progress) -> Path:
+            require_new(folder)  # before the minutes that the audit takes
             audit = examine(project, progress=lambda done, total: progress(done, 2 * total))
             return write_review(
                 project,
@@ -165,7 +168,7 @@ class Exports(QObject):
         dialog.setAutoClose(False)
         dialog.canceled.connect(stop.set)
         dialog.setValue(0)
-        self._dialog = dialog
+        self._at_work[dialog] = stop
         hop = self._desk.hop.call
 
         def progress(done: int, total: int) -> None:
@@ -174,28 +177,33 @@ class Exports(QObject):
             hop(lambda: _show(dialog, done, total))
 
         def whole() -> Any:
+            if stop.is_set():
+                raise Stopped
             if annotation is not None and not project.read_only:
                 annotation.save_all()
             return work(project, progress)
 
-        self._lane.do(whole, lambda result: self._ended(then, result), self._failed)
+        self._lane.do(
+            whole,
+            lambda result: self._ended(dialog, then, result),
+            lambda error: self._failed(dialog, error),
+        )
 
-    def _ended(self, then: Callable[[Any], object], result: Any) -> None:
-        self._close_dialog()
+    def _ended(self, dialog: QProgressDialog, then: Callable[[Any], object], result: Any) -> None:
+        self._close(dialog)
         then(result)
 
-    def _failed(self, error: BaseException) -> None:
-        self._close_dialog()
+    def _failed(self, dialog: QProgressDialog, error: BaseException) -> None:
+        self._close(dialog)
         if isinstance(error, Stopped):
-            self._told("Stopped; nothing was written.")
+            self._told(f"{dialog.windowTitle()} was stopped.")
         else:
             self._desk.failed.emit(error)
 
-    def _close_dialog(self) -> None:
-        if self._dialog is not None:
-            self._dialog.close()
-            self._dialog.deleteLater()
-            self._dialog = None
+    def _close(self, dialog: QProgressDialog) -> None:
+        del self._at_work[dialog]
+        dialog.close()
+        dialog.deleteLater()
 
     def _open(self, report: Path) -> None:
         self._told(f"Wrote the report to {report.parent.name}.")
