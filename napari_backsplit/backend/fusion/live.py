@@ -162,11 +162,11 @@ class LiveFusion:
 
     def _fuse_all(self) -> None:
         self._counts, self.conflicts = np.zeros(self.scheme.count, np.int64), 0
-        self._counted = self.scheme, self._counts
         self.label_map[:] = 0
         self.claims[:] = 0
         for box in self._slabs():
             self._fuse(box)
+        self._counted = self.scheme, self._counts
 
     def _slabs(self) -> Iterator[Box]:
         """Yield boxes, one after the other along z, that hold all there is; none cuts a region."""
