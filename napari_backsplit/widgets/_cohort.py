@@ -63,9 +63,11 @@ class Cohort(QWidget):
         self.filter = QLineEdit()
         self.filter.setPlaceholderText("Filter cases, comments")
         self.filter.setClearButtonEnabled(True)
+        self.filter.setAccessibleName("Filter cases, comments")
         self.shown = QComboBox()
         self.shown.addItems(list(SHOWN))
         self.shown.setToolTip("Which cases are listed")
+        self.shown.setAccessibleName("Which cases are listed")
         tip = f"Open the next case that waits for a verdict ({KEYS['next'][0]})"
         self.next = push_button("Next ›", tip)
         self.table = _Table()

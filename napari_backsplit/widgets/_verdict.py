@@ -32,11 +32,13 @@ class VerdictBar(QWidget):
         self.last.setWordWrap(True)
         self.on = narrow(QComboBox())
         self.on.setToolTip("What the verdict is about")
+        self.on.setAccessibleName("Verdict on")
         self.comment = QLineEdit()
+        self.comment.setAccessibleName("Comment")
         self.comment.setPlaceholderText("Comment")
         self.comment.setMaxLength(500)
         self.accept = QPushButton("Accept")
-        self.accept.setMinimumHeight(32)
+        self.accept.setMinimumSize(90, 32)
         font = self.accept.font()
         font.setBold(True)
         self.accept.setFont(font)
@@ -72,7 +74,7 @@ class VerdictBar(QWidget):
             self.on.clear()
             self.on.addItem("the case", CASE)
             for name in structures:
-                self.on.addItem(short(name), name)
+                self.on.addItem(short(name, 16), name)
             self.on.setCurrentIndex(max(0, self.on.findData(chosen)))
         self._case = case
         self.last.setText(last)
@@ -93,4 +95,4 @@ class VerdictBar(QWidget):
     def _name(self) -> None:
         what = self.on.currentData() or self._case
         onward = "" if self.on.currentData() else " →"
-        self.accept.setText(f"Accept {short(what)}{onward}" if what else "Accept")
+        self.accept.setText(f"Accept {short(what, 16)}{onward}" if what else "Accept")

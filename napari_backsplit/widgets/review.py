@@ -28,7 +28,7 @@ from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._exports import Exports
 from napari_backsplit.widgets._findings import Findings
 from napari_backsplit.widgets._fusion_layers import CONFLICTS, FUSED, UNLABELLED, FusionLayers
-from napari_backsplit.widgets._layout import bold, in_column, in_row, push_button, scrolling
+from napari_backsplit.widgets._layout import bold, in_column, in_row, push_button, scrolling, short
 from napari_backsplit.widgets._legend import Entry, Legend
 from napari_backsplit.widgets._orientation import PLANES, show_plane
 from napari_backsplit.widgets._recipes import RecipeMenu
@@ -88,6 +88,8 @@ class ReviewPanel(QWidget):
         down.clicked.connect(lambda: self.legend.move(1))
         for button in (up, down):
             button.setMaximumWidth(34)
+        up.setAccessibleName("Up: higher priority")
+        down.setAccessibleName("Down: lower priority")
         self.recipes = RecipeMenu(self.reviewing)
         self.more = QToolButton()
         self.more.setText("More")
@@ -110,7 +112,8 @@ class ReviewPanel(QWidget):
             in_row(self.title, up, down, self.recipes, self.more),
             self.legend,
             self.said,
-            in_row(self.fused, self.conflicts, self.unlabelled, self.strict, stretch=False),
+            in_row(self.fused, self.conflicts, self.unlabelled, stretch=False),
+            self.strict,
         )
 
     def _build_editing(self) -> QWidget:
@@ -137,6 +140,7 @@ class ReviewPanel(QWidget):
             self.planes.append(button)
         self.cross = _tick("Cross-hair", "Show the point that all planes go through", False)
         self.edited = bold("Edit")
+        self.edited.setMinimumWidth(40)
         self._build_tidying()
         return in_column(
             in_row(self.edited, self.unlock, self.undo, self.redo, self.tidy),
@@ -342,7 +346,8 @@ class ReviewPanel(QWidget):
     def _show_tool(self) -> None:
         name, annotation = self._desk.structure, self._desk.annotation
         self.legend.mark(name)
-        self.edited.setText(f"Edit {name}" if name else "Edit")
+        self.edited.setText(f"Edit {short(name, 16)}" if name else "Edit")
+        self.edited.setToolTip(name)
         button = self.tools.get(self._tools.tool)
         if button is not None:
             button.setChecked(True)

@@ -11,8 +11,9 @@ from weakref import ref
 
 import numpy as np
 import pytest
+from napari.qt import get_stylesheet
 from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QApplication, QMenu
+from qtpy.QtWidgets import QApplication, QMenu, QScrollArea, QStyle
 
 from napari_backsplit.backend.structures import annotation as annotations
 from napari_backsplit.backend.structures.prompts import Bounds, slices
@@ -309,6 +310,21 @@ def test_menus_are_not_kept_when_they_are_filled_anew(window: Window, review: Re
     assert review.recipes.menu().actions() == open_now, "a menu that is open is left alone"
     QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     assert len(review.recipes.menu().findChildren(QMenu)) == 1
+
+
+def test_long_names_leave_the_panel_narrow(window: Window, review: ReviewPanel) -> None:
+    window.dock.setStyleSheet(get_stylesheet("dark"))
+    name = "a_structure_with_a_name_of_forty_letters"
+    window.desk.add_structure(name)
+    window.until(lambda: window.desk.structure == name)
+    paint(window, name, ((7, 8), (1, 3), (1, 3)))
+    window.desk.save()
+    window.until(lambda: review.verdict.on.findData(name) > 0)
+    review.verdict.on.setCurrentIndex(review.verdict.on.findData(name))
+    inside = review.findChild(QScrollArea).widget()
+    bar = review.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+    assert inside.minimumSizeHint().width() + bar <= 348
+    assert review.verdict.minimumSizeHint().width() <= 348
 
 
 # ---------------------------------------------------------------- layers
