@@ -82,7 +82,7 @@ class Cohort(QWidget):
         heads = ["Case", "Verdict", *structures]
         items = {item.data(CASE, NAME): item for item in self._items()}
         same_rows = items.keys() == states.keys() and self._heads == heads
-        changed = [c for c, s in states.items() if not same_rows or self._states.get(c) != s]
+        changed = [c for c, s in states.items() if not same_rows or self._differs(s)]
         self._states, self._heads = dict(states), heads
         if same_rows and not changed:
             return
@@ -95,6 +95,10 @@ class Cohort(QWidget):
         self.table.setSortingEnabled(True)
         self.table.blockSignals(False)
         self._filter()
+
+    def _differs(self, state: CaseState) -> bool:
+        known = self._states[state.case]
+        return known is not state and known != state
 
     def _new_rows(self, cases: Iterable[str]) -> dict[str, QTreeWidgetItem]:
         self.table.clear()
@@ -141,9 +145,16 @@ class _Table(QTreeWidget):
         self.setAllColumnsShowFocus(True)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setMinimumHeight(110)
+        # Each change of a cell measures its column again: of 500 rows, that took half a second.
+        self.header().setResizeContentsPrecision(0)
+        self.verticalScrollBar().valueChanged.connect(self._measure)
         self.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.header().setStretchLastSection(False)
         self.sortByColumn(CASE, Qt.SortOrder.AscendingOrder)
+
+    def _measure(self) -> None:
+        """Make the columns as wide as the rows that are seen need them."""
+        self.header().resizeSections(QHeaderView.ResizeMode.ResizeToContents)
 
     def sizeHint(self) -> QSize:
         """Return its least size (asked by Qt)."""
