@@ -71,6 +71,16 @@ def main() -> None:
 
         complain(error.problem, error.remedy)
         sys.exit(1)
+    except OSError as error:
+        from napari_backsplit.cli.console import complain
+
+        if not error.filename:
+            raise
+        complain(
+            f"{error.filename}: {error.strerror or type(error).__name__}.",
+            "Check the rights on the folder and the space on the disk.",
+        )
+        sys.exit(1)
 
 
 from napari_backsplit.cli import (  # noqa: E402  they add commands

@@ -82,15 +82,13 @@ def _begin_training(folder: Path, spec: RunSpec) -> None:
     from napari_backsplit.backend.training.arms import arm_scheme, what_enters
     from napari_backsplit.backend.training.baseline import require_plan_set
     from napari_backsplit.backend.training.schedule import require_all_to_join
-    from napari_backsplit.cli.console import say_aside
 
     require_project(folder)
     require_plan_set(folder, spec.plan_set, spec.fold)
     with Project.open(folder, fall_back=True) as project:
         cases = project.training_cases()
         scheme = arm_scheme(project, spec.arm, spec.supports, cases, spec.masks)
-        for text in what_enters(project, scheme, cases):
-            say_aside(text, "yellow")
+        what_enters(project, scheme, cases)
         require_all_to_join(spec, len(scheme.supports))
         if not project.read_only:
             project.freeze_test()

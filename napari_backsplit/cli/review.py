@@ -60,6 +60,9 @@ MasksOption = Annotated[
     ),
 ]
 
+GRAVITY = ("info", "warning", "error")
+"""The gravest is printed last: next to the prompt."""
+
 recipe = typer.Typer(
     help="Make supports of several masks, take one from another, grow one over its lesions. "
     "Masks stay as they are.",
@@ -84,7 +87,8 @@ def check(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
     rows = [(f.severity, f.structure, f.code, f.case, f.message) for f in findings]
     show([dict(zip(columns, row, strict=True)) for row in rows], as_json)
     if not as_json:
-        alike = groupby(sorted(rows), key=lambda row: row[:3])
+        gravest = sorted(rows, key=lambda row: (GRAVITY.index(row[0]), row))
+        alike = groupby(gravest, key=lambda row: row[:3])
         table(columns, (_first_of(list(group)) for _, group in alike))
         say(f"{cases} case(s), {len(findings)} finding(s).")
     if any(finding.severity == "error" for finding in findings):
@@ -122,6 +126,7 @@ def review(
 
     if csv is not None and csv.exists():
         raise InputError(f"{csv} exists.", "Choose a new name.")
+    written: list[str] = []
     with open_project(project, read_only=True) as opened:
         every = survey(opened)
         states = [s for s in every.values() if not state or _is_any(s, state)]
@@ -129,13 +134,15 @@ def review(
         if csv is not None:
             with writing(f"The table {csv}"):
                 write_text(csv, csv_text(rows))
-            say_aside(f"Wrote {len(rows)} rows to {csv}.")
+            written.append(f"Wrote {len(rows)} rows to {csv}.")
         if report is not None:
-            say_aside(f"Wrote the report {_write_report(opened, report)}.")
+            written.append(f"Wrote the report {_write_report(opened, report)}.")
         names = [structure.name for structure in opened.schema.structures]
     show(plain_rows(rows), as_json)
     if not as_json:
         _print_table(states, names, len(every))
+    for words in written:
+        say_aside(words)
 
 
 def _is_any(case: CaseState, wanted: Sequence[str]) -> bool:

@@ -220,7 +220,8 @@ def choose_cases(
     lacking = sorted(set(wanted or ()) - set(able))
     if lacking:
         raise InputError(
-            f"{', '.join(lacking)} cannot be compared: a reference or a prediction is missing.",
+            f"{', '.join(lacking)} cannot be compared: a reference or a prediction is missing, "
+            "or was rejected in the review.",
             "Predict the case with every arm, or leave it out.",
         )
     chosen = [case for case in able if wanted is None or case in wanted]
@@ -233,7 +234,8 @@ def choose_cases(
 
 def _labelled(project: Project, case: str) -> bool:
     targets = project.schema.target_names
-    return case in project.case_ids() and all(project.mask_path(case, t) for t in targets)
+    there = case in project.case_ids() and all(project.mask_path(case, t) for t in targets)
+    return there and not project.rejected(case)
 
 
 def _measure(context: JobContext, reader: CaseReader, cases: Sequence[str]) -> Iterator[Row]:
@@ -254,7 +256,7 @@ def _notes(project: Project, arms: Sequence[ArmFolder], cases: Sequence[str]) ->
     if left_out := len(predicted - set(cases)):
         yield (
             f"{left_out} predicted case{'s' if left_out > 1 else ''} left out: without a "
-            "reference, not predicted by every arm, or not chosen."
+            "reference, rejected in the review, not predicted by every arm, or not chosen."
         )
     models = [arm.record.get("model") or {} for arm in arms]
     if len({model.get("configuration") for model in models}) > 1:

@@ -23,7 +23,7 @@ class Finding:
     structure : str
         The structure or channel, "" for the case as a whole.
     severity : {"error", "warning", "info"}
-        An error keeps the case from being trained on; a warning wants to be looked at.
+        An error is to be mended before training; a warning wants to be looked at.
     code : str
         A stable name of the kind of finding.
     message : str

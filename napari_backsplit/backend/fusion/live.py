@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 
@@ -106,8 +106,9 @@ class LiveFusion:
             return None
         self._boxes[structure] = _union(self._boxes[structure], box)
         if structure in self.schema.target_names and self._grows:
-            box = self._widened(box)
+            before, box = self._regions, self._widened(box)
             self._regions = self._find_regions()
+            box = _with_gone(box, before, self._regions)
         box = self._widened(box)
         self._painted = _union(self._painted, box)
         self._fuse(box)
@@ -215,6 +216,14 @@ def _union(one: Box | None, other: Box | None) -> Box | None:
     if one is None or other is None:
         return one or other
     return _joined(one, other)
+
+
+def _with_gone(box: Box, before: Iterable[Region], now: Iterable[Region]) -> Box:
+    """Return a box with the regions that are no more: an edit that is told later took them."""
+    there = [region.box for region in now]
+    for region in before:
+        box = box if region.box in there else _joined(box, region.box)
+    return box
 
 
 def _joined(one: Box, other: Box) -> Box:

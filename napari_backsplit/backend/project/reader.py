@@ -82,9 +82,18 @@ class ProjectReader:
         """Say what keeps a case from being trained on, () if nothing does."""
         lacking = [f"lacks the channel {name}" for name in self.case(case).missing_channels]
         unmarked = [self._problem_of(case, name) for name in self._schema.target_names]
+        rejected = ["was rejected in review"] * self._is_rejected(case)
+        return (*lacking, *filter(None, unmarked), *rejected)
+
+    def rejected(self, case: str) -> bool:
+        """Whether a person rejected the case, or a reference of it."""
+        facts = (self.facts(case, name) for name in self._schema.target_names)
+        masks = any(known is not None and known.review == "rejected" for known in facts)
+        return masks or self._is_rejected(case)
+
+    def _is_rejected(self, case: str) -> bool:
         judged = self.verdict(case)
-        rejected = judged is not None and judged.verdict == "rejected"
-        return (*lacking, *filter(None, unmarked), *["was rejected in review"] * rejected)
+        return judged is not None and judged.verdict == "rejected"
 
     def _problem_of(self, case: str, target: str) -> str:
         record = self.provenance(case, target)

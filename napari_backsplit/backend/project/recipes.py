@@ -117,8 +117,12 @@ def fused_supports(
     ValueError
         A recipe names what is not there at its step.
     """
-    result = tuple(supports)
+    result, masks = tuple(supports), {support.name for support in supports}
     for recipe in recipes:
+        if recipe.kind == "merge" and recipe.support in masks - set(recipe.sources):
+            raise ValueError(
+                f"{recipe.words}: there is a {recipe.support} already, or was before a recipe"
+            )
         result = recipe.applied(result, targets)
     return result
 

@@ -200,7 +200,8 @@ def _refuse_present(
     present = [name for name in structures if project.mask_path(case, name)]
     if present and not options.replace:
         raise ProjectError(
-            f"{case} has a mask of {', '.join(present)} already.", "Choose to replace it."
+            f"{case} has a mask of {', '.join(present)} already.",
+            "Choose to replace it (--replace).",
         )
 
 

@@ -296,8 +296,15 @@ class Project(ProjectReader):
                 write_private(self.folder, origins.with_mask(case, structure, source.resolve()))
             trash = self.cases_folder / case / "trash" if keep_old else None
             maskery.replace(path, fitted, record, trash)
+            self._judge_again(case, structure, path)
         self.changed.emit(case)
         return path
+
+    def _judge_again(self, case: str, structure: str, path: Path) -> None:
+        """Give a mask that is what it was when it was judged its verdict back."""
+        last = self.verdict(case, structure)
+        if last is not None and last.masks.get(structure) == maskery.facts_of(path).sha256:
+            maskery.write_review(path, last.verdict, last.who, last.when)
 
     def remove_mask(self, case: str, structure: str) -> None:
         """Take a mask away, so that nothing is known of the structure; no mask is no error.

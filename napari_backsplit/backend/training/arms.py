@@ -148,8 +148,8 @@ def what_enters(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> li
             raise InputError(
                 f"{name}: none of {len(cases)} training cases has a mask that may enter "
                 f"(masks: {scheme.admit}).",
-                f"Accept masks of {name} in the review (backsplit verdict accepted --structure "
-                f"{name}), train with --masks unreviewed, or leave the support out.",
+                f"Accept masks of {name} in the review (backsplit verdict accepted --all "
+                f"--structure {name}), train with --masks unreviewed, or leave the support out.",
             )
     return [
         f"{name} is not known in {count} of {len(cases)} cases (no mask, or not accepted): "

@@ -150,7 +150,8 @@ def _require_same_cases(project: Project, plan_set: PlanSet) -> None:
         raise InputError(
             f"{len(changed)} case(s) were added or removed since plan set {plan_set.spec.name!r} "
             f"was made ({', '.join(sorted(changed)[:5])}).",
-            "Make a new plan set with `backsplit plan --name`, so that runs stay comparable.",
+            "Make a new plan set (`backsplit plan --name NAME`) and train with --plan-set NAME, so "
+            "that runs stay comparable; or take back what was added, removed or rejected.",
         )
 
 
@@ -170,12 +171,14 @@ def make_plan_set(project: Project, spec: PlanSpec, progress: Progress) -> PlanS
     Raises
     ------
     InputError
-        A plan set of this name exists with other settings, or the baseline does not fit.
+        A plan set of this name exists with other settings, the baseline does not fit, or an image
+        has changed since it was imported.
     """
     with nnunet_lock(project):
         plan_set = _claim(project, spec)
         if plan_set.ready:
             return plan_set
+        _require_images(project, plan_set.cases)
         scheme = arm_scheme(project, "binary", (), plan_set.cases)
         dataset = write_raw(
             project, scheme, plan_set.cases, plan_set.raw("binary"), _step(progress, "label maps")
@@ -187,6 +190,16 @@ def make_plan_set(project: Project, spec: PlanSpec, progress: Progress) -> PlanS
         plan_set = replace(plan_set, ready=True)
         plan_set.save()
     return plan_set
+
+
+def _require_images(project: Project, cases: Sequence[str]) -> None:
+    changed = project.verify_images(cases)
+    if changed:
+        raise InputError(
+            f"The image of {', '.join(changed[:5])} is gone, or has changed since it was imported: "
+            "its masks may not fit it.",
+            "Restore it, import the case again, or reject the case in the review.",
+        )
 
 
 def _claim(project: Project, spec: PlanSpec) -> PlanSet:

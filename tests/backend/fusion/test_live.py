@@ -147,3 +147,23 @@ def test_a_union_with_an_unknown_part_keeps_what_is_known(entered):
     live = LiveFusion(schema_of((MERGE,)), masks, SHAPE, SPACING)
     assert live.label_map[2, 3, 4] == live.scheme.ids["kidney"]
     assert ("kidney" in live.missing) == ("right" not in entered)
+
+
+def test_what_a_later_edit_takes_away_is_gone_however_late_it_is_told():
+    """Masks are read as they are: the first update sees the second edit too."""
+    lesion, liver = np.zeros((60, 12, 12), bool), np.ones((60, 12, 12), bool)
+    lesion[40:44, 4:8, 4:8] = True
+    liver[40:44, 4:8, 4:8] = False
+    liver[44:46, 5:7, 5:7] = False  # a gap, which the liver takes as long as the lesion is there
+    masks, schema = {"lesion": lesion, "liver": liver}, schema_of((GROW,))
+    live = LiveFusion(schema, masks, lesion.shape, (1.0, 1.0, 1.0))
+    assert live.label_map[45, 5, 5] == live.scheme.ids["liver"]
+    first, second = (
+        (slice(2, 4), slice(5, 7), slice(5, 7)),
+        (slice(40, 44), slice(4, 8), slice(4, 8)),
+    )
+    lesion[first], lesion[second] = True, False
+    live.update("lesion", first)
+    live.update("lesion", second)
+    anew = LiveFusion(schema, masks, lesion.shape, (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(live.label_map, anew.label_map)

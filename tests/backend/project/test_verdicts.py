@@ -160,12 +160,11 @@ def test_a_mask_that_came_or_went_is_edited_too(project, case, labels):
     assert project.edited_since(case, verdict)
 
 
-def test_the_same_mask_again_is_not_reviewed_but_the_same(project, case, labels):
+def test_the_same_mask_again_has_its_verdict_again(project, case, labels):
     verdict = project.judge(case, "accepted", "liver")
     project.set_mask(case, "liver", labels((1, 1)), {"engine": "again"}, replace=True)
     state = case_state(project, case).of("liver")
-    assert state.state == "unreviewed"
-    assert state.verdict == verdict
+    assert (state.state, state.edited, state.verdict) == ("accepted", False, verdict)
 
 
 def test_a_mask_replaced_by_hand_is_not_accepted_any_more(project, case):
@@ -257,3 +256,22 @@ def test_a_new_mask_in_place_of_a_rejected_one_brings_the_case_back(project, cas
     project.judge(case, "rejected", "lesion")
     project.set_mask(case, "lesion", labels((1, 1)), {}, replace=True)
     assert project.training_cases() == (case,)
+
+
+def test_a_mask_that_is_again_what_was_judged_has_its_verdict_back(filled, labels):
+    filled.judge("case_001", "accepted", "lesion", who="Dr. A")
+    judged = filled.facts("case_001", "lesion")
+    filled.set_mask("case_001", "lesion", labels((0, 1)), {}, replace=True)
+    assert filled.facts("case_001", "lesion").review == "unreviewed"
+    filled.set_mask("case_001", "lesion", labels((1,)), {}, replace=True)
+    assert filled.facts("case_001", "lesion") == judged
+    assert filled.provenance("case_001", "lesion").model_dump()["reviewed_by"] == "Dr. A"
+
+
+def test_a_rejected_case_and_one_with_a_rejected_reference_are_rejected(filled):
+    assert not filled.rejected("case_001")
+    filled.judge("case_001", "rejected", "lesion")
+    assert filled.rejected("case_001")
+    filled.judge("case_001", "accepted", "lesion")
+    filled.judge("case_001", "rejected")
+    assert filled.rejected("case_001")
