@@ -64,6 +64,7 @@ class LiveFusion:
         self._painted: Box | None = None
         self._boxes: dict[str, Box | None] = {}
         self._masks: dict[str, Mask] = {}
+        self._regions: tuple[Region, ...] = ()
         self._set(schema, masks)
         self.label_map: LabelMap = np.zeros(shape, np.min_scalar_type(self.scheme.count - 1))
         self._fuse_all()
