@@ -91,7 +91,7 @@ class Cohort(QWidget):
         if not same_rows:
             items = self._new_rows(states)
         for case in changed:
-            _fill(items[case], states[case])
+            _fill(items[case], states[case], structures)
         self.table.setSortingEnabled(True)
         self.table.blockSignals(False)
         self._filter()
@@ -174,7 +174,7 @@ class _Row(QTreeWidgetItem):
         )
 
 
-def _fill(item: QTreeWidgetItem, state: CaseState) -> None:
+def _fill(item: QTreeWidgetItem, state: CaseState, structures: Sequence[str]) -> None:
     item.setText(CASE, short(state.case, 24))
     item.setData(CASE, NAME, state.case)
     item.setData(CASE, SORTED_BY, state.case)
@@ -184,7 +184,9 @@ def _fill(item: QTreeWidgetItem, state: CaseState) -> None:
     item.setData(VERDICT, NAME, state)
     item.setToolTip(CASE, _told(state))
     item.setToolTip(VERDICT, _told(state))
-    for section, mask in enumerate(state.masks, start=2):
+    masks = {mask.structure: mask for mask in state.masks}  # in an order of their own
+    for section, name in enumerate(structures, start=2):
+        mask = masks.get(name, MaskState(name, "none", None, None, False))
         item.setText(section, _volume(mask))
         item.setData(section, SORTED_BY, -1.0 if mask.ml is None else mask.ml)
         item.setTextAlignment(section, int(Qt.AlignmentFlag.AlignRight))

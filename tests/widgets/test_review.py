@@ -174,6 +174,21 @@ def test_a_row_that_moves_up_wins(window: Window, review: ReviewPanel) -> None:
     assert window.desk.project.schema.support_names == ("liver", "kidney")
 
 
+def test_volumes_stay_under_their_structures(window: Window, review: ReviewPanel) -> None:
+    review.reviewing.set_priorities(["liver", "kidney"])
+    window.until(lambda: review.legend.supports() == ["liver", "kidney"])
+    review.reviewing.judge("needs_work", [])
+    window.until(lambda: review.reviewing.states["case_001"].state == "needs_work")
+    window.kept()
+    table = review.cohort.table
+    heads = [table.headerItem().text(column) for column in range(table.columnCount())]
+    rows = [table.topLevelItem(row) for row in range(2)]
+    for row in rows:
+        shown = {head: row.text(column) for column, head in enumerate(heads)}
+        assert shown["kidney"].startswith("0.48"), "80 voxels of 6 mm3"
+        assert shown["liver"].startswith("0.38")
+
+
 def test_targets_are_not_dragged(review: ReviewPanel) -> None:
     flags = review.legend.topLevelItem(0).flags()
     assert not flags & Qt.ItemFlag.ItemIsDragEnabled
