@@ -143,7 +143,7 @@ class Reviewing(QObject):
                 annotation.replace(structure, after, About(name))
             return changed
 
-        nothing = f"There is nothing to {name} in {structure}."
+        nothing = f"{structure} has nothing to change: {name}."
         self.desk.scribe.do(work, lambda did: did or self.desk.told.emit(nothing))
 
     # ------------------------------------------------------------------ verdicts

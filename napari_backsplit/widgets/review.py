@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QMenu,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -91,10 +90,9 @@ class ReviewPanel(QWidget):
         up.setAccessibleName("Up: higher priority")
         down.setAccessibleName("Down: lower priority")
         self.recipes = RecipeMenu(self.reviewing)
-        self.more = QToolButton()
-        self.more.setText("More")
-        self.more.setToolTip("The cohort at a glance, exports, which supports to train with")
-        self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.more = push_button(
+            "More", "The cohort at a glance, exports, which supports to train with"
+        )
         self.more.setMenu(QMenu(self.more))
         self.exports = Exports(self._desk, lambda: self.reviewing.admit, self)
         self.exports.fill(self.more.menu())
@@ -369,7 +367,8 @@ class ReviewPanel(QWidget):
     # ------------------------------------------------------------------ findings and verdicts
 
     def _show_findings(self) -> None:
-        self.findings.show_findings(self.reviewing.findings, self.reviewing.searched)
+        searched = self.reviewing.searched or self._desk.annotation is None
+        self.findings.show_findings(self.reviewing.findings, searched)
 
     def _jump(self, finding: Finding) -> None:
         if finding.structure:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QButtonGroup,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 STEPS = ("Structures", "Review", "Train", "Compare")
 REVIEW = 1
+SAID_FOR_MS = 12_000
 LATER = {
     "Train": "Training has no panel yet.\n\nIn a terminal: backsplit plan, backsplit train, "
     "backsplit finetune",
@@ -188,6 +189,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         row.addWidget(self.remedy)
         row.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
         self.message.hide()
+        self._forget = QTimer(self)
+        self._forget.setSingleShot(True)
+        self._forget.setInterval(SAID_FOR_MS)
+        self._forget.timeout.connect(self.message.hide)
         return self.message
 
     def _connect(self) -> None:
@@ -195,7 +200,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.remedy.clicked.connect(lambda: self._remedy())
         self.steps.idClicked.connect(lambda number: self._show_page())
         self.desk.project_changed.connect(self._show_project)
-        self.desk.case_changed.connect(self.message.hide)
+        self.desk.case_changed.connect(self._show_case)
         self.desk.failed.connect(self.show_error)
         self.desk.told.connect(self.say)
         self.following.freed.connect(self._offer_to_write)
@@ -227,6 +232,11 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self._show_start()
         self._show_page()
 
+    def _show_case(self) -> None:
+        """Hide what was said of a case that is left; what goes wrong in leaving it stays."""
+        if self.desk.annotation is None:
+            self.message.hide()
+
     def _show_page(self) -> None:
         step = self.steps.checkedId()
         empty = step < 2 and self.desk.project is None
@@ -254,7 +264,12 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         return self._review
 
     def say(self, words: str) -> None:
-        """Say something that is no error; no words hide what was said."""
+        """Say something that is no error, for a while; no words hide what was said."""
+        self._show_message(words)
+        self._forget.start()
+
+    def _show_message(self, words: str) -> None:
+        self._forget.stop()
         self.said.setText(words)
         self.remedy.hide()
         self.message.setVisible(bool(words))
@@ -263,13 +278,14 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         """Say what went wrong, with the remedy as a button where there is one."""
         if not isinstance(error, BackSplitError):
             show_error(f"{type(error).__name__}: {error}")
-        self.say(f"▲ {error}")
+        self._show_message(f"▲ {error}")
         project, driver = self.desk.project, self.desk.driver
         if isinstance(error, ConsentMissing) and project is not None and driver is not None:
             host = server_of(driver.name, driver.settings)
             self._offer("Agree for this project", partial(self.agree, project, host))
 
     def _offer(self, title: str, remedy: Callable[[], object]) -> None:
+        self._forget.stop()
         self._remedy = remedy
         self.remedy.setText(title)
         self.remedy.show()
@@ -362,7 +378,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         asked = self.desk.settings.model_folder or self.desk.settings.is_elsewhere
         for state in states if asked else ():
             if state.state == "needs":
-                self.say(f"▲ {state.title}: {state.reason} {state.remedy}")
+                self._show_message(f"▲ {state.title}: {state.reason} {state.remedy}")
         ready = [state.name for state in states if state.state == "ready"]
         present = self.desk.driver.name if self.desk.driver else ""
         if ready:

@@ -282,7 +282,7 @@ def test_tidying_is_a_step_that_can_be_undone(
         window.desk.turn("undo")
         window.until(lambda: window.work.voxels("liver") == 65)
     else:
-        assert "nothing to remove islands" in window.dock.said.text()
+        assert "nothing to change: remove islands" in window.dock.said.text()
 
 
 # ---------------------------------------------------------------- findings
