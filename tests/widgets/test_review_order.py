@@ -15,6 +15,7 @@ from napari.qt import get_stylesheet
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QMenu, QScrollArea, QStyle
 
+from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.structures import annotation as annotations
 from napari_backsplit.backend.structures.prompts import Bounds, slices
 from napari_backsplit.widgets import _desk, _reviewing
@@ -125,6 +126,20 @@ def test_a_late_survey_of_another_project_is_dropped(
     looked(window)
     assert shown
     assert all(cases == {"case_001", "case_002"} for cases in shown)
+
+
+def test_a_verdict_that_cannot_be_written_is_told_in_the_next_case(
+    window: Window, review: ReviewPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **more: Any) -> None:
+        raise ProjectError("The disk is full.", "Make room.")
+
+    monkeypatch.setattr(window.desk.project, "judge", fail)
+    window.dock.tools.actions["accept"]()
+    window.until(lambda: window.desk.annotation and window.work.case == "case_002")
+    looked(window)
+    assert "The disk is full" in window.dock.said.text()
+    assert not window.dock.message.isHidden()
 
 
 # ---------------------------------------------------------------- the fused map
