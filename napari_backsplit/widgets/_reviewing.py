@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -136,14 +137,11 @@ class Reviewing(QObject):
             return
         name, function = TOOLS[tool].words.lower(), TOOLS[tool].apply
 
-        def work() -> bool:
-            before = annotation.kept(structure)
-            after = function(before, annotation.grid.spacing_mm, amount)
-            if changed := bool((after != before).any()):
-                annotation.replace(structure, after, About(name))
-            return changed
+        def tidied(mask: Mask) -> Mask:
+            return function(mask, annotation.grid.spacing_mm, amount)
 
         nothing = f"{structure} has nothing to change: {name}."
+        work = partial(annotation.transform, structure, tidied, About(name))
         self.desk.scribe.do(work, lambda did: did or self.desk.told.emit(nothing))
 
     # ------------------------------------------------------------------ verdicts

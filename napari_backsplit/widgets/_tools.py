@@ -60,6 +60,8 @@ class Tools(QObject):
     tool : Tool
     positive : bool
         Whether a prompt says "belongs to it"; Ctrl turns it over for one prompt.
+    active : bool
+        Whether keys do anything: in the steps where masks are made and judged.
     pointed : Signal
         Emits the canonical voxel (z, y, x) that was clicked while nothing but looking is in hand.
     """
@@ -71,7 +73,7 @@ class Tools(QObject):
         super().__init__()
         self._viewer, self._desk, self.layers = viewer, desk, layers
         self.tool: Tool = "point"
-        self.positive = True
+        self.positive = self.active = True
         self._next_preview = 0.0
         self.actions: dict[str, Callable[[], object]] = {
             **{name: _choosing(self, name) for name in ("point", *DRAWN, *PAINTED, "look")},
@@ -115,7 +117,7 @@ class Tools(QObject):
             target.bind_key(key, lambda _, action=action: self._press(action), overwrite=True)
 
     def _press(self, action: str) -> None:
-        if action in self.actions:
+        if self.active and action in self.actions:
             self.actions[action]()
 
     # ------------------------------------------------------------------ mouse

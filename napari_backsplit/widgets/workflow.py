@@ -243,6 +243,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         reviewing = step == REVIEW and not empty
         if reviewing or self._review is not None:
             self.review.set_active(reviewing)
+        self.tools.active = step <= REVIEW
         self.pages.setCurrentIndex(0 if empty else step + 1)
 
     def _show_start(self, event: Any = None) -> None:

@@ -429,3 +429,27 @@ def test_a_window_that_reads_is_told_when_it_may_write(
     reader.until(lambda: "No other window writes" in reader.dock.said.text())
     reader.dock.remedy.click()
     reader.until(lambda: reader.desk.project is not None and not reader.desk.project.read_only)
+
+
+def test_tidying_takes_no_voxel_of_another_support(window: Window, review: ReviewPanel) -> None:
+    window.desk.select("liver")
+    kidney = window.work.kept("kidney").copy()
+    hole = ((3, 5), (6, 8), (3, 5))
+    stroke(window, "liver", hole, 0)
+    review.reviewing.tidy("fill_holes", 0)
+    window.kept()
+    liver = window.work.kept("liver")
+    assert not liver[3:5, 6, 3:5].any(), "it is the kidney's"
+    assert liver[3:5, 7, 3:5].all()
+    np.testing.assert_array_equal(window.work.kept("kidney"), kidney)
+
+
+def test_keys_judge_nothing_in_the_later_steps(window: Window, review: ReviewPanel) -> None:
+    window.dock.steps.button(2).click()
+    for action in ("accept", "needs_work", "reject"):
+        window.dock.tools._press(action)
+    window.kept()
+    assert window.desk.project.verdicts("case_001") == ()
+    window.dock.steps.button(1).click()
+    window.dock.tools._press("needs_work")
+    window.until(lambda: window.desk.project.verdict("case_001") is not None)

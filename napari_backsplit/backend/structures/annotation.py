@@ -55,7 +55,8 @@ class Annotation:
     protect : bool
         Finished supports count as negatives: no prompt takes their voxels.
     keep_others : bool
-        A stroke takes no voxel of another support, but of a rejected one; a lesion's may.
+        Neither a stroke nor a tool takes a voxel of another support, but of a rejected one; a
+        lesion's may.
     unreadable : dict of str to BackSplitError
         Structures whose file cannot be shown, such as one on another grid, and why. They are
         empty here and locked; their files are left alone.
@@ -254,6 +255,32 @@ class Annotation:
             bounds = bounds_of(turned)
             crop = None if bounds is None else turned[slices(bounds)]
             self._do(structure, step_of(self._number(), about.engine, about, crop, bounds), None)
+
+    def transform(self, structure: str, tool: Callable[[Mask], Mask], about: About) -> bool:
+        """Change a mask as a whole, as one step; False where nothing changes, which is no step.
+
+        Parameters
+        ----------
+        tool : callable
+            Takes the mask, bool (z, y, x), canonical, and returns another one. Nothing else
+            changes the mask meanwhile.
+        about : About
+            Where the new one comes from.
+        """
+        with self._lock:
+            self._refuse_locked(structure)
+            before = self._sheet(structure).mask
+            turned = tool(before) ^ before
+            bounds = bounds_of(turned)
+            if bounds is None:
+                return False
+            crop = turned[slices(bounds)]
+            refused = self._refused(structure, bounds, crop)
+            crop = crop if refused is None else crop & ~refused
+            if not crop.any():
+                return False
+            self._do(structure, step_of(self._number(), about.engine, about, crop, bounds), None)
+            return True
 
     def clear(self, structure: str) -> None:
         """Empty a mask, as one step."""
