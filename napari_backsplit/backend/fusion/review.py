@@ -63,8 +63,9 @@ class CaseState:
         return self.verdict.verdict if self.verdict else "none"
 
     def of(self, structure: str) -> MaskState:
-        """Return how a structure stands."""
-        return next(mask for mask in self.masks if mask.structure == structure)
+        """Return how a structure stands; one that is new to the project has no mask."""
+        found = (mask for mask in self.masks if mask.structure == structure)
+        return next(found, MaskState(structure, "none", None, None, False))
 
 
 def case_state(project: ProjectReader, case: str) -> CaseState:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,20 +166,23 @@ def read_provenance(path: Path) -> Provenance:
         ) from error
 
 
-def write_review(path: Path, review: Review, who: str, when: str) -> str:
-    """Change the review state of a mask as it is now; return the SHA-256 of its file.
+def reviewed(path: Path, review: Review, who: str, when: str) -> Provenance:
+    """Return the provenance of a mask as it is now, with its review state changed.
 
     Raises
     ------
     InputError
-        `who` looks like a path.
+        The name of who judged looks like a path.
     """
     known = {} if is_as_written(path) else {"voxels": int(np.count_nonzero(read_mask(path).array))}
     values = {**read_provenance(path).model_dump(mode="json"), **known, "sha256": sha256(path)}
     change = {"review": review, "reviewed_by": who, "reviewed_when": when}
-    record = _record({**values, **change}, "The verdict")
+    return _record({**values, **change}, "The verdict")
+
+
+def write_record(path: Path, record: Provenance) -> None:
+    """Replace the provenance of a mask."""
     write_json(beside(path), record.model_dump(mode="json"))
-    return str(values["sha256"])
 
 
 @dataclass(frozen=True)
@@ -204,14 +207,18 @@ class MaskFacts:
 
 
 def facts_of(path: Path) -> MaskFacts:
-    """Read the facts of a mask; a list of many cases asks for many."""
-    kept = read_json(beside(path)) if beside(path).exists() else {}
+    """Read the facts of a mask; a list of many cases asks for many.
+
+    What does not fit its format is not there: `read_provenance` refuses it where it matters.
+    """
+    read = read_json(beside(path)) if beside(path).exists() else {}
+    kept = read if isinstance(read, dict) else {}
+    review: Review = kept["review"] if kept.get("review") in get_args(Review) else "unreviewed"
     if _is_newer(path, kept) and (present := sha256(path)) != kept["sha256"]:
-        review = kept.get("review", "unreviewed")
         return MaskFacts("unreviewed" if review == "accepted" else review, None, present)
     voxels = kept.get("voxels")
     return MaskFacts(
-        kept.get("review", "unreviewed"),
+        review,
         voxels if isinstance(voxels, int) else None,
         str(kept.get("sha256") or sha256(path)),
     )

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from napari_backsplit.backend.errors import InputError, ProjectError
-from napari_backsplit.backend.files import link_or_copy, write_json, writing
+from napari_backsplit.backend.files import link_or_copy, sha256, write_json, writing
 from napari_backsplit.backend.project import masks as maskery
 from napari_backsplit.backend.project import splits
 from napari_backsplit.backend.project.cases import Request, added
@@ -304,7 +304,8 @@ class Project(ProjectReader):
         """Give a mask that is what it was when it was judged its verdict back."""
         last = self.verdict(case, structure)
         if last is not None and last.masks.get(structure) == maskery.facts_of(path).sha256:
-            maskery.write_review(path, last.verdict, last.who, last.when)
+            record = maskery.reviewed(path, last.verdict, last.who, last.when)
+            maskery.write_record(path, record)
 
     def remove_mask(self, case: str, structure: str) -> None:
         """Take a mask away, so that nothing is known of the structure; no mask is no error.
@@ -337,10 +338,8 @@ class Project(ProjectReader):
             raise ProjectError(f"{case} has no mask of {structure}.", "Make one first.")
         who, when = who or maskery.login(), today()
         with self._writing(f"the verdict on {case}"):
-            if path is not None:
-                judged = {structure: maskery.write_review(path, judgement, who, when)}
-            else:
-                judged = self.contents(case)
+            record = path and maskery.reviewed(path, judgement, who, when)
+            judged = self.contents(case) if path is None else {structure: sha256(path)}
             verdict = Verdict(
                 structure=structure,
                 verdict=judgement,
@@ -350,6 +349,8 @@ class Project(ProjectReader):
                 masks=judged,
             )
             append_verdict(self.cases_folder / case, verdict)
+            if path and record:
+                maskery.write_record(path, record)
         self.changed.emit(case)
         return verdict
 

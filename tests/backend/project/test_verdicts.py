@@ -12,7 +12,7 @@ from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.fusion.cases import admitted
 from napari_backsplit.backend.fusion.review import accept_unjudged, case_state
-from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project import Project, store
 from napari_backsplit.backend.project.verdicts import (
     FILE,
     Verdict,
@@ -275,3 +275,22 @@ def test_a_rejected_case_and_one_with_a_rejected_reference_are_rejected(filled):
     filled.judge("case_001", "accepted", "lesion")
     filled.judge("case_001", "rejected")
     assert filled.rejected("case_001")
+
+
+@pytest.mark.parametrize("kept", ["[]", '{"review": "perhaps"}'])
+def test_a_list_of_cases_survives_a_provenance_that_does_not_fit(filled, kept):
+    path = filled.mask_path("case_001", "lesion")
+    path.with_name("target.json").write_text(kept)
+    assert filled.facts("case_001", "lesion").review == "unreviewed"
+    with pytest.raises(ProjectError, match="does not fit"):
+        filled.provenance("case_001", "lesion")
+
+
+def test_a_verdict_that_cannot_be_kept_accepts_nothing(filled, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "append_verdict", refuse)
+    with pytest.raises(ProjectError, match="No space left"):
+        filled.judge("case_001", "accepted", "lesion")
+    assert filled.facts("case_001", "lesion").review == "unreviewed"
