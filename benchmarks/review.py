@@ -7,6 +7,7 @@ alone: the same image and masks read from their files and given to the same laye
 import argparse
 import os
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -137,7 +138,11 @@ def main():
     with TemporaryDirectory() as home:
         os.environ.update(HOME=home, XDG_DATA_HOME=home, BACKSPLIT_CONFIG_DIR=home)
         folder = Path(home) / "project"
-        make(folder, options.cases, tuple(options.shape))
+        making = get_context("spawn").Process(  # nothing of it is left in the window's process
+            target=make, args=(folder, options.cases, tuple(options.shape))
+        )
+        making.start()
+        making.join()
         opened, seconds = review(folder, options.pages)
         first, alone = bare(folder, options.pages)
     print(f"{options.cases} cases of {tuple(options.shape)}, {len(SUPPORTS)} supports and a lesion")
