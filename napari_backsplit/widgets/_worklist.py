@@ -63,7 +63,7 @@ class Worklist(QWidget):
         self.cases.setMinimumHeight(92)
         self.cases.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.cases.setUniformItemSizes(True)
-        marks = ("✓ accepted", "● reference", "… to accept", "▲ needs work", "– empty")
+        marks = ("– empty", "… to accept", "● reference", "✓ accepted", "▲ needs work")
         legend = QLabel("  ".join(mark.replace(" ", "\u00a0") for mark in marks))
         legend.setEnabled(False)
         legend.setWordWrap(True)

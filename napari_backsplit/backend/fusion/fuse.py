@@ -181,6 +181,21 @@ def shared_box(one: Box | None, other: Box | None) -> Box | None:
     return (z, y, x) if all(s.start < s.stop for s in (z, y, x)) else None
 
 
+def widened(box: Box, steps: Sequence[int], shape: Sequence[int]) -> Box:
+    """Return a box with some voxels more on both sides of each axis, as far as the image goes."""
+    z, y, x = (
+        slice(max(0, s.start - n), min(size, s.stop + n))
+        for s, n, size in zip(box, steps, shape, strict=True)
+    )
+    return z, y, x
+
+
+def within(box: Box, outer: Box) -> Box:
+    """Return where a box lies in one that holds it."""
+    z, y, x = (slice(s.start - o.start, s.stop - o.start) for s, o in zip(box, outer, strict=True))
+    return z, y, x
+
+
 # --- partial cases ------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_backsplit.backend.fusion.components import components
-from napari_backsplit.backend.fusion.fuse import Box, Mask
+from napari_backsplit.backend.fusion.fuse import Box, Mask, widened, within
 from napari_backsplit.backend.fusion.places import Spacing
 
 AROUND_MM = 10.0
@@ -43,9 +43,9 @@ def _bands(mask: Mask, spacing_mm: Spacing) -> Iterator[Band]:
     seen = np.zeros(mask.shape, bool)
     steps = [int(AROUND_MM / mm) for mm in spacing_mm]
     for component, box in components(mask):
-        wide = _widened(box, steps, mask.shape)
+        wide = widened(box, steps, mask.shape)
         far = np.ones([side.stop - side.start for side in wide], bool)
-        far[_within(box, wide)] = ~component
+        far[within(box, wide)] = ~component
         near = ndimage.distance_transform_edt(far, sampling=spacing_mm) <= AROUND_MM
         inside = near & ~seen[wide]
         seen[wide] |= inside
@@ -127,9 +127,9 @@ class GapEstimate:
         return float((window.weights * pi * (1 - pi)).sum())
 
     def _window(self, band: Band, targets: Mask, eta: NDArray[np.float32] | None) -> _Window:
-        box = _widened(band.box, [size // 2 for size in self._size], targets.shape)
+        box = widened(band.box, [size // 2 for size in self._size], targets.shape)
         at = np.zeros([side.stop - side.start for side in box], bool)
-        at[_within(band.box, box)] = band.inside
+        at[within(band.box, box)] = band.inside
         free = ~targets[box]
         at &= self._mean(free) * np.prod(self._size) > 0.5
         weights = np.ones(int(np.count_nonzero(at)))
@@ -146,17 +146,3 @@ class GapEstimate:
             mask.astype(np.float32), self._size, mode="constant"
         )
         return mean
-
-
-def _widened(box: Box, steps: Sequence[int], shape: tuple[int, ...]) -> Box:
-    z, y, x = (
-        slice(max(0, s.start - n), min(size, s.stop + n))
-        for s, n, size in zip(box, steps, shape, strict=True)
-    )
-    return z, y, x
-
-
-def _within(box: Box, wide: Box) -> Box:
-    """Return where a box lies in a wider one."""
-    z, y, x = (slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
-    return z, y, x

@@ -17,6 +17,7 @@ from napari_backsplit.backend.fusion.fuse import (
     Mask,
     bounding_box,
     shared_box,
+    within,
 )
 from napari_backsplit.backend.fusion.recipes import Region, grown, lesion_regions, make_supports
 from napari_backsplit.backend.project.recipes import sources_of
@@ -200,7 +201,7 @@ class LiveFusion:
         """Return targets and supports in a box; those that are not in it are left out."""
         crops = {name: mask[box] for name, mask in self._masks.items()}
         regions = [
-            replace(region, box=_within(region.box, box))
+            replace(region, box=within(region.box, box))
             for region in self._regions
             if shared_box(region.box, box) == region.box
         ]
@@ -231,9 +232,4 @@ def _joined(one: Box, other: Box) -> Box:
     z, y, x = (
         slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
     )
-    return z, y, x
-
-
-def _within(box: Box, outer: Box) -> Box:
-    z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, outer, strict=True))
     return z, y, x

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from napari_backsplit.backend.fusion.audit import examine_masks
-from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity
+from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity, by_severity
 from napari_backsplit.backend.fusion.quality import check_outliers
 from napari_backsplit.backend.fusion.review import CaseState
 from napari_backsplit.backend.structures.annotation import Annotation
-
-_RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 
 
 def findings_of(
@@ -48,7 +46,7 @@ def findings_of(
         ),
         *_of_volumes(annotation, states, limits),
     ]
-    return tuple(sorted(found, key=lambda finding: _RANK[finding.severity]))
+    return tuple(by_severity(found))
 
 
 def _of_files(annotation: Annotation) -> Iterator[Finding]:

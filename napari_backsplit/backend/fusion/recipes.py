@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_backsplit.backend.fusion.components import components
-from napari_backsplit.backend.fusion.fuse import Box, Mask
+from napari_backsplit.backend.fusion.fuse import Box, Mask, widened, within
 from napari_backsplit.backend.project.recipes import Known, Recipe, known_supports
 
 HOLDS = 0.25
@@ -107,9 +107,10 @@ def lesion_regions(lesions: Iterable[Mask], spacing_mm: Spacing) -> tuple[Region
 
 
 def _region(lesion: Mask, box: Box, shape: tuple[int, ...], spacing_mm: Spacing) -> Region:
-    around, inside = _widened(box, shape, spacing_mm)
+    steps = [max(1, int(np.ceil(GAP_MM / mm))) for mm in spacing_mm]
+    around = widened(box, steps, shape)
     whole = np.zeros([s.stop - s.start for s in around], bool)
-    whole[inside] = lesion
+    whole[within(box, around)] = lesion
     return Region(around, whole)
 
 
@@ -165,16 +166,3 @@ def _gaps(organ: Mask, lesion: Mask) -> Mask:
     touching = np.unique(names[ndimage.binary_dilation(lesion) & outside])
     gaps = [n for n in touching.tolist() if n and n not in at_edge]
     return np.asarray(np.isin(names, gaps))
-
-
-def _widened(box: Box, shape: tuple[int, ...], spacing_mm: Spacing) -> tuple[Box, Box]:
-    """Return a box with `GAP_MM` more on every side, and where the first lies in it."""
-    steps = [max(1, int(np.ceil(GAP_MM / mm))) for mm in spacing_mm]
-    z, y, x = (
-        slice(max(0, s.start - n), min(size, s.stop + n))
-        for s, n, size in zip(box, steps, shape, strict=True)
-    )
-    a, b, c = (
-        slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, (z, y, x), strict=True)
-    )
-    return (z, y, x), (a, b, c)
