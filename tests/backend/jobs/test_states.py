@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from napari_backsplit.backend.errors import JobError
-from napari_backsplit.backend.jobs import Job, State, submit
+from napari_backsplit.backend.jobs import TASKS, Job, State, submit
 from napari_backsplit.backend.jobs.folder import JobFolder
 from napari_backsplit.backend.jobs.processes import mark
 from napari_backsplit.backend.jobs.spec import FINAL, NEXT, RESUMABLE, ProcessMark, Record, now
+from napari_backsplit.backend.jobs.worker import opened
 
 LEGAL = {
     ("PENDING", "RUNNING"),
@@ -103,6 +104,11 @@ class JobLife(RuleBasedStateMachine):
 
     @rule()
     def begin(self):
+        """A worker comes; it takes a pending job and no other, a lost one neither."""
+        if self.state is not State.PENDING:
+            with pytest.raises(JobError, match="not PENDING"), opened(self.files, TASKS):
+                pass
+            return
         self.files.heartbeat_file.touch()
         self.move(State.RUNNING, worker=mark())
 
