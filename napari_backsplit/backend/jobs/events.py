@@ -57,7 +57,18 @@ class Note:
     kind: Literal["note"] = "note"
 
 
-Event = Phase | Progress | Metric | Note
+@dataclass(frozen=True)
+class Picture:
+    """A picture to look at: `file` lies in the job's folder; `step` as of a metric."""
+
+    file: str
+    step: int
+    text: str = ""
+    time: float = Field(default_factory=time.time)
+    kind: Literal["picture"] = "picture"
+
+
+Event = Phase | Progress | Metric | Note | Picture
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
@@ -65,6 +66,11 @@ class JobFolder:
     def pause_file(self) -> Path:
         """Its existence asks the task to hold."""
         return self.path / "control" / "pause"
+
+    @property
+    def queued_file(self) -> Path:
+        """Its existence says that the job was left to the supervisor."""
+        return self.path / "control" / "queued"
 
     @property
     def heartbeat_file(self) -> Path:
@@ -135,6 +141,34 @@ class JobFolder:
             return max(0.0, time.time() - self.heartbeat_file.stat().st_mtime)
         except FileNotFoundError:
             return None
+
+    def heartbeat(self) -> int | None:
+        """Return what changes with each sign of life; None before the first."""
+        try:
+            return self.heartbeat_file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def version(self) -> tuple[int, int] | None:
+        """Return what changes with each new status; None where there is none."""
+        try:
+            about = self.status_file.stat()
+        except OSError:
+            return None
+        return about.st_mtime_ns, about.st_ino
+
+    def size_bytes(self) -> int:
+        """Return what deleting the folder frees: a file with a name elsewhere counts nothing."""
+        seen: dict[tuple[int, int], int] = {}
+        freed = 0
+        for path in self.path.rglob("*"):
+            with suppress(FileNotFoundError):
+                stat = path.lstat()
+                key = (stat.st_dev, stat.st_ino)
+                seen[key] = seen.get(key, 0) + 1
+                if S_ISREG(stat.st_mode) and seen[key] >= stat.st_nlink:
+                    freed += stat.st_size
+        return freed
 
     def grace_s(self, default: float) -> float:
         """Return the grace period that the cancel file asks for."""

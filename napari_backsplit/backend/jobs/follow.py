@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 from napari_backsplit.backend.jobs.events import Event
 from napari_backsplit.backend.jobs.job import Job
+from napari_backsplit.backend.jobs.queue import is_supervised
 from napari_backsplit.backend.jobs.spec import JobStatus, State
 
 
 def follow(job: Job, *, since: int = 0, poll_s: float = 0.2) -> Iterator[Event | JobStatus]:
     """Yield a job's events and each change of its state, until it is over or lost.
+
+    A queued job that is lost is followed on: its project's supervisor resumes it.
 
     Parameters
     ----------
@@ -31,7 +34,7 @@ def follow(job: Job, *, since: int = 0, poll_s: float = 0.2) -> Iterator[Event |
     while True:
         status = job.status()
         events, since = job.events(since)
-        over = status.final or status.state is State.LOST
+        over = (status.final or status.state is State.LOST) and not _is_resumed(job, status)
         if status.state is not seen and not over:
             yield status
         seen = status.state
@@ -40,3 +43,8 @@ def follow(job: Job, *, since: int = 0, poll_s: float = 0.2) -> Iterator[Event |
             yield status
             return
         time.sleep(poll_s)
+
+
+def _is_resumed(job: Job, status: JobStatus) -> bool:
+    stands = status.state is State.LOST or job.interrupted
+    return stands and job.queued and is_supervised(job.folder.parent.parent)

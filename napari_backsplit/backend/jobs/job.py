@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from napari_backsplit.backend.errors import JobError
+from napari_backsplit.backend.errors import JobError, ProjectError
 from napari_backsplit.backend.files import remove_torn, write_text
 from napari_backsplit.backend.jobs.events import Event, read_events
 from napari_backsplit.backend.jobs.folder import JobFolder
+from napari_backsplit.backend.jobs.gauges import Gauges, read_gauges
+from napari_backsplit.backend.jobs.log import read_piece
+from napari_backsplit.backend.jobs.losses import in_a_row, progressed
+from napari_backsplit.backend.jobs.order import changing, locked
 from napari_backsplit.backend.jobs.processes import (
-    TOKEN,
     end,
     end_marked,
+    environment,
     family,
     is_alive,
     mark,
     own_group,
 )
-from napari_backsplit.backend.jobs.spec import GRACE_S, JobSpec, JobStatus, Record, State
+from napari_backsplit.backend.jobs.pulse import Pulse
+from napari_backsplit.backend.jobs.spec import (
+    GRACE_S,
+    STOPPED,
+    Cause,
+    JobSpec,
+    JobStatus,
+    Record,
+    State,
+)
 
 STALE_S = 30.0
 _WORKER = (sys.executable, "-P", "-m", "napari_backsplit.backend.jobs.worker")
-_TAIL_BYTES = 1 << 18
 
 
 class Job:
@@ -42,7 +53,8 @@ class Job:
     folder : Path
         The job's folder, <project>/jobs/<id>.
     stale_s : float, optional
-        Seconds without a sign of life after which the job is shown as LOST.
+        Seconds without a sign of life after which the job is shown as LOST. While its worker
+        is alive on this machine they are counted by who looks, so keep the Job and look often.
     """
 
     def __init__(self, folder: Path, *, stale_s: float = STALE_S) -> None:
@@ -50,6 +62,7 @@ class Job:
         self.stale_s = stale_s
         self._files = JobFolder(self.folder)
         self._swept: set[str] = set()
+        self._pulse = Pulse()
 
     def __repr__(self) -> str:
         return f"Job({str(self.folder)!r})"
@@ -65,6 +78,11 @@ class Job:
         return self._files.read_spec()
 
     @property
+    def queued(self) -> bool:
+        """Whether it is left to the supervisor, which resumes it where it is lost."""
+        return self._files.queued_file.exists()
+
+    @property
     def launched(self) -> bool:
         """Whether a worker was started for the present attempt."""
         return self._files.read_launch() is not None
@@ -78,7 +96,7 @@ class Job:
         record, lost = self._settled()
         if lost:
             self._sweep(record)
-        return _status(record, State.LOST if lost else record.state, self._files)
+        return JobStatus.of(record, lost=lost, heartbeat_age_s=self._files.heartbeat_age_s())
 
     def events(self, since: int = 0) -> tuple[list[Event], int]:
         """Return the events after the position `since`, and the position to pass next time."""
@@ -86,14 +104,12 @@ class Job:
 
     def log_tail(self, lines: int = 50) -> str:
         """Return the last lines of the log; of a redrawn line only what stands there last."""
-        try:
-            with self._files.log_file.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                text = file.read().decode("utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
-        shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip().split("\n"))
-        return "\n".join(list(shown)[-lines:])
+        text = read_piece(self._files.log_file).text
+        return "\n".join(text.rstrip().split("\n")[-lines:])
+
+    def gauges(self) -> Gauges | None:
+        """Return what the job takes of its machine, as its worker measured it last."""
+        return read_gauges(self.folder)
 
     def wait(self, timeout_s: float | None = None) -> JobStatus:
         """Wait until the job is over or lost, at most `timeout_s`, and return how it stands."""
@@ -121,7 +137,7 @@ class Job:
         JobError
             The worker cannot be started.
         """
-        process = self._launch(command or _WORKER, _environment(env))
+        process = self._launch(command or _WORKER, environment(env))
         with suppress(OSError):
             write_text(self._files.launch_file, mark(process.pid).model_dump_json())
         threading.Thread(target=process.wait, name=f"reap {self.id}", daemon=True).start()
@@ -136,9 +152,12 @@ class Job:
             ends it now.
         """
         record, lost = self._settled()
-        if record.final:
+        if record.final and not self.interrupted:
             return
-        write_text(self._files.cancel_file, f"{grace_s}\n")
+        try:
+            write_text(self._files.cancel_file, f"{grace_s}\n")
+        except OSError:  # On a full disk there is still room for a name.
+            self._files.cancel_file.touch()
         if lost:
             self._clear(record)
         if lost or record.state is State.PENDING:
@@ -165,6 +184,7 @@ class Job:
         self,
         *,
         start: bool = True,
+        keep_wishes: bool = False,
         env: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
@@ -172,36 +192,128 @@ class Job:
 
         What the last attempt left running on this machine is ended first.
 
+        Parameters
+        ----------
+        start : bool
+            False leaves it pending.
+        keep_wishes : bool
+            A job that was told to hold or to end does so in the new attempt too.
+        env, command
+            As for `start`.
+
         Raises
         ------
         JobError
             The job is in another state, or its worker on another machine still holds it.
         """
         record, lost = self._settled()
-        reopened = record.reopened(lost=lost)
+        reopened = record.reopened(lost=lost, progressed=self._progressed(record))
         self._clear(record)
         with self._files.hold(15.0):
             self._require_unchanged(record)
-            self._reopen(reopened)
+            self._reopen(reopened, keep_wishes)
         if start:
             self.start(env=env, command=command)
 
-    def delete(self) -> None:
-        """Remove the folder of a job that nobody works on.
+    def losses(self) -> int:
+        """Return how often in a row a worker was lost without getting any further.
+
+        The present attempt counts where it is lost.
+        """
+        record, lost = self._settled()
+        ended, further = lost or self.interrupted, self._progressed(record)
+        return in_a_row(record.attempts, lost_now=ended, progressed_now=further)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a queued job was stopped by a signal and nobody cancelled it.
+
+        As where the machine is shut down: that is no end.
+        """
+        if self._files.cancel_file.exists() or not self.queued:
+            return False
+        record = self._files.read_record()
+        return record.state is State.CANCELLED and record.error.startswith(STOPPED)
+
+    def give_up(self, error: str, remedy: str, cause: Cause = "") -> None:
+        """Let a job that is lost or that cannot be started have failed.
 
         Raises
         ------
         JobError
-            The job is running or paused.
+            The job is over, or a worker holds it.
         """
-        status = self.status()
-        if status.state in (State.RUNNING, State.PAUSED):
-            raise JobError(f"The job {self.id} is {status.state}.", "Cancel it first.")
+        record, _ = self._settled()
+        self._clear(record)
         with self._files.hold(5.0):
-            pass
-        trash = self.folder.with_name(f".deleted-{self.id}-{secrets.token_hex(4)}")
-        self.folder.rename(trash)
+            self._require_unchanged(record)
+            failed = record.moved(State.FAILED, error=error, remedy=remedy, cause=cause)
+            self._files.write_record(failed)
+
+    def size_bytes(self) -> int:
+        """Return the space that deleting the job frees."""
+        return self._files.size_bytes()
+
+    def delete(self) -> int:
+        """Remove the folder of a job that nobody works on, and return the bytes this freed.
+
+        Raises
+        ------
+        JobError
+            The job is running or paused, or one that has not succeeded needs it.
+        """
+        jobs = self.folder.parent
+        with locked(jobs):  # A supervisor starts nothing meanwhile.
+            self.require_unused()
+            self.require_unneeded()
+            with self._files.hold(5.0):
+                freed = self.size_bytes()
+            trash = self.folder.with_name(f".deleted-{self.id}-{secrets.token_hex(4)}")
+            self.folder.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
+        with suppress(ProjectError), changing(jobs) as order:  # A missing job is skipped anyway.
+            order[:] = [job for job in order if job != self.id]
+        return freed
+
+    def require_unused(self) -> None:
+        """Refuse to touch a job that a worker holds or will hold in a moment.
+
+        Raises
+        ------
+        JobError
+            It is running, paused, or just begins.
+        """
+        state = self.status().state
+        coming = state is State.PENDING and self.launched
+        if coming or state in (State.RUNNING, State.PAUSED):
+            raise JobError(f"The job {self.id} is {state}.", "Cancel it first.")
+
+    def require_unneeded(self, besides: Collection[str] = ()) -> None:
+        """Refuse to remove a job that one which has not succeeded needs.
+
+        Parameters
+        ----------
+        besides : collection of str
+            Ids of jobs that are removed with it.
+
+        Raises
+        ------
+        JobError
+            Another job needs it.
+        """
+        for file in sorted(self.folder.parent.glob("[0-9]*/job.json")):
+            other = Job(file.parent)
+            if other.id not in besides and self._is_needed_by(other):
+                raise JobError(
+                    f"{other.id} needs the job {self.id} and has not succeeded.",
+                    f"Delete {other.id} first, or the whole chain.",
+                )
+
+    def _is_needed_by(self, other: Job) -> bool:
+        with suppress(JobError):
+            done = (State.SUCCEEDED, State.CANCELLED)
+            return self.id in other.spec.needs and other.status().state not in done
+        return False
 
     def _settled(self) -> tuple[Record, bool]:
         """Return the record and whether the job is lost, read again after looking for life."""
@@ -217,10 +329,17 @@ class Job:
         if record.state is State.PENDING:
             launch = self._files.read_launch()
             return launch is not None and is_alive(launch) is False
-        if record.worker is None or is_alive(record.worker) is False:
+        alive = record.worker is not None and is_alive(record.worker)
+        if alive is False:
             return True
-        age_s = self._files.heartbeat_age_s()
+        silent_s = self._pulse.silent_s(self._files.heartbeat(), self.stale_s)
+        if alive or self._pulse.moved:
+            return silent_s > self.stale_s
+        age_s = self._files.heartbeat_age_s()  # The first looks at a worker elsewhere.
         return age_s is None or age_s > self.stale_s
+
+    def _progressed(self, record: Record) -> bool:
+        return progressed(self._files.events_file, record.since)
 
     def _sweep(self, record: Record) -> None:
         """End what a dead worker of this machine left running."""
@@ -238,19 +357,21 @@ class Job:
         with suppress(JobError), self._files.hold(0.2):
             if self._files.read_record() == record:
                 self._files.write_record(
-                    record.moved(State.CANCELLED, error="The job was cancelled.")
+                    record.moved(State.CANCELLED, error="The job was cancelled.", cause="stopped")
                 )
 
     def _require_unchanged(self, record: Record) -> None:
         if self._files.read_record() != record:
             raise JobError(f"The job {self.id} changed meanwhile.", "Look at it again.")
 
-    def _reopen(self, record: Record) -> None:
-        for file in (self._files.cancel_file, self._files.pause_file, self._files.launch_file):
+    def _reopen(self, record: Record, keep_wishes: bool) -> None:
+        wishes = () if keep_wishes else (self._files.cancel_file, self._files.pause_file)
+        for file in (self._files.launch_file, *wishes):
             file.unlink(missing_ok=True)
         remove_torn(self.folder)
         self._files.make_reserve()
-        self._files.write_record(record)
+        since = self._files.events_file.stat().st_size if self._files.events_file.exists() else 0
+        self._files.write_record(record.model_copy(update={"since": since}))
 
     def _launch(self, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         try:
@@ -268,29 +389,5 @@ class Job:
             raise JobError(f"The worker of the job {self.id} cannot start: {error}.") from error
 
 
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    values = {**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1"}
-    values.pop(TOKEN, None)
-    return values
-
-
 def _end_family(record: Record) -> bool:
     return end(lambda: family(record.task, record.token))
-
-
-def _status(record: Record, state: State, files: JobFolder) -> JobStatus:
-    lost = state is State.LOST
-    return JobStatus(
-        state=state,
-        error="The job's worker is gone or silent." if lost else record.error,
-        remedy="Resume the job to continue." if lost else record.remedy,
-        result=record.result,
-        started=record.started,
-        ended=record.ended,
-        attempt=record.attempt,
-        attempts=record.attempts,
-        pid=record.worker.pid if record.worker else None,
-        task_pid=record.task.pid if record.task else None,
-        host=record.worker.host if record.worker else "",
-        heartbeat_age_s=files.heartbeat_age_s(),
-    )

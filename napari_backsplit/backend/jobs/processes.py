@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -166,6 +166,13 @@ def _await_none(find: Callable[[], list[psutil.Process]], limit_s: float) -> Non
     deadline = time.monotonic() + limit_s
     while find() and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the environment of a detached process: the present one with `env` on top."""
+    values = {**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1"}
+    values.pop(TOKEN, None)
+    return values
 
 
 def own_group() -> dict[str, Any]:

@@ -78,11 +78,10 @@ def _outcome(error: BaseException, folder: JobFolder, stop: Stop) -> failures.Ou
 def _finish(
     folder: JobFolder, outcome: failures.Outcome, result: dict[str, Any] | None = None
 ) -> State:
+    state, error, remedy, cause = outcome
     record = folder.read_record()
-    folder.write_record(
-        record.moved(outcome.state, error=outcome.error, remedy=outcome.remedy, result=result)
-    )
-    return outcome.state
+    folder.write_record(record.moved(state, error=error, remedy=remedy, cause=cause, result=result))
+    return state
 
 
 def _log(folder: JobFolder, error: BaseException) -> None:

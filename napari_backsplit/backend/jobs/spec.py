@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_backsplit.backend.errors import JobError
 
 FORMAT_VERSION = 1
+STOPPED = "The job was stopped by signal"
 GRACE_S = 20.0  # between a request to cancel and the end of the process group
 
 
@@ -25,6 +26,20 @@ class State(StrEnum):
     CANCELLED = "CANCELLED"
     LOST = "LOST"
 
+
+Cause = Literal[
+    "",
+    "gpu memory",
+    "memory",
+    "workers died",
+    "not a number",
+    "killed",
+    "disk full",
+    "refused",
+    "stopped",
+]
+"""Kinds of failure. "refused" is an input that was not accepted, "stopped" a person's or the
+system's wish; "" anything else."""
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 RESUMABLE = frozenset({State.FAILED, State.CANCELLED, State.LOST})
@@ -56,6 +71,16 @@ class JobSpec(_Frozen):
         A name of the task registry.
     params : dict
         JSON values; paths are relative to the project folder.
+    needs : tuple of str
+        Ids of the jobs that must have succeeded before this one runs.
+    chain : str
+        Id of the first job of the chain that this one is a link of; "" for a job on its own.
+    device : str
+        What the job occupies while it runs: cpu, mps, cuda or cuda:N. One job a device.
+    where : str
+        Address of the Dask scheduler that runs it; "" for this machine.
+    replaces : str
+        Id of the job whose place in the chain it takes, with other parameters.
     versions : dict
         Versions of Python, this package and the packages that decide a result.
     """
@@ -65,6 +90,11 @@ class JobSpec(_Frozen):
     task: str
     params: dict[str, Any]
     title: str = ""
+    needs: tuple[str, ...] = ()
+    chain: str = ""
+    device: str = "cpu"
+    where: str = ""
+    replaces: str = ""
     created: datetime = Field(default_factory=now)
     versions: dict[str, str] = {}
     platform: str = ""
@@ -79,13 +109,25 @@ class ProcessMark(_Frozen):
 
 
 class Attempt(_Frozen):
-    """How an earlier attempt ended."""
+    """How an earlier attempt ended.
+
+    Attributes
+    ----------
+    progressed : bool
+        Whether it came further than those before it.
+    """
 
     number: int
     state: State
     error: str = ""
     started: datetime | None = None
     ended: datetime | None = None
+    progressed: bool = True
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether neither the task nor a person ended it."""
+        return self.state is State.LOST or self.error.startswith(STOPPED)
 
 
 class Record(_Frozen):
@@ -97,6 +139,8 @@ class Record(_Frozen):
         The process that watches the job, and the one that does its work.
     token : str
         In the environment of each process of the present attempt, to recognise left-overs.
+    since : int
+        Where the events of the present attempt start, in bytes.
     attempts : tuple of Attempt
         The attempts before the present one.
     """
@@ -105,12 +149,14 @@ class Record(_Frozen):
     attempt: int = 1
     error: str = ""
     remedy: str = ""
+    cause: Cause = ""
     result: dict[str, Any] | None = None
     started: datetime | None = None
     ended: datetime | None = None
     worker: ProcessMark | None = None
     task: ProcessMark | None = None
     token: str = ""
+    since: int = 0
     attempts: tuple[Attempt, ...] = ()
 
     @property
@@ -132,13 +178,15 @@ class Record(_Frozen):
             changes = {"ended": now(), **changes}
         return self.model_copy(update={"state": state, **changes})
 
-    def reopened(self, *, lost: bool = False) -> Record:
+    def reopened(self, *, lost: bool = False, progressed: bool = True) -> Record:
         """Return the record of a new attempt, the present one added to the history.
 
         Parameters
         ----------
         lost : bool
             The attempt never reached a final state and its worker is gone.
+        progressed : bool
+            It came further than those before it.
 
         Raises
         ------
@@ -157,8 +205,16 @@ class Record(_Frozen):
             error=self.error,
             started=self.started,
             ended=self.ended,
+            progressed=progressed,
         )
         return Record(attempt=self.attempt + 1, attempts=(*self.attempts, ended))
+
+
+_GONE: dict[str, Any] = {
+    "state": State.LOST,
+    "error": "The job's worker is gone or silent.",
+    "remedy": "Resume the job to continue.",
+}
 
 
 class JobStatus(_Frozen):
@@ -168,6 +224,8 @@ class JobStatus(_Frozen):
     ----------
     error, remedy : str
         What went wrong and what to do; empty when nothing did.
+    cause : str
+        Which kind of failure it was, for what can be offered to do about it.
     result : dict or None
         What the task returned, once it succeeded.
     pid, task_pid : int or None
@@ -179,6 +237,7 @@ class JobStatus(_Frozen):
     state: State
     error: str = ""
     remedy: str = ""
+    cause: Cause = ""
     result: dict[str, Any] | None = None
     started: datetime | None = None
     ended: datetime | None = None
@@ -188,6 +247,24 @@ class JobStatus(_Frozen):
     task_pid: int | None = None
     host: str = ""
     heartbeat_age_s: float | None = None
+
+    @classmethod
+    def of(cls, record: Record, *, lost: bool, heartbeat_age_s: float | None) -> JobStatus:
+        """Return how a job stands by its record, unless its worker is gone."""
+        worker, task = record.worker, record.task
+        said = {"error": record.error, "remedy": record.remedy, "cause": record.cause}
+        return cls(
+            **(_GONE if lost else {"state": record.state, **said}),
+            result=record.result,
+            started=record.started,
+            ended=record.ended,
+            attempt=record.attempt,
+            attempts=record.attempts,
+            pid=worker.pid if worker else None,
+            task_pid=task.pid if task else None,
+            host=worker.host if worker else "",
+            heartbeat_age_s=heartbeat_age_s,
+        )
 
     @property
     def final(self) -> bool:

@@ -26,6 +26,7 @@ from napari_backsplit.backend.errors import JobError
 from napari_backsplit.backend.jobs import failures
 from napari_backsplit.backend.jobs.context import Stop
 from napari_backsplit.backend.jobs.folder import JobFolder
+from napari_backsplit.backend.jobs.gauges import measured
 from napari_backsplit.backend.jobs.processes import (
     TOKEN,
     end,
@@ -41,6 +42,7 @@ from napari_backsplit.backend.jobs.spec import GRACE_S, Record, State, now
 BEAT_S = 2.0
 STOP_GRACE_S = 8.0  # the same after a signal: container runtimes kill after 10 s
 EXIT_GRACE_S = 10.0  # for the task's process to leave, once its final state is written
+GONE_GRACE_S = 60.0  # for a folder to come back, which on a network's disk it may
 REFUSED = 3
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 _EXIT = {State.SUCCEEDED: 0, State.FAILED: 1, State.CANCELLED: 2}
@@ -91,7 +93,7 @@ def opened(folder: JobFolder, tasks: Mapping[str, str]) -> Iterator[str]:
                 f"The job {folder.path.name} is {record.state}, not PENDING.",
                 "Resume it before a worker runs it.",
             )
-        with _heartbeat(folder.heartbeat_file):
+        with _heartbeat(folder.heartbeat_file), measured(folder):
             yield _begin(folder, record, tasks)
 
 
@@ -110,8 +112,9 @@ def _begin(folder: JobFolder, record: Record, tasks: Mapping[str, str]) -> str:
 
 
 def _close(folder: JobFolder, outcome: failures.Outcome) -> str:
-    state, error, remedy = outcome
-    folder.write_record(folder.read_record().moved(state, error=error, remedy=remedy))
+    state, error, remedy, cause = outcome
+    record = folder.read_record()
+    folder.write_record(record.moved(state, error=error, remedy=remedy, cause=cause))
     return ""
 
 
@@ -209,7 +212,11 @@ class _Watch:
                 process.stdin.flush()
 
     def _deadline(self) -> float:
+        gone = not self._folder.path.is_dir()
+        if not gone:
+            self._since.pop("gone", None)
         limits = {
+            "gone": (gone, GONE_GRACE_S),
             "stop": (self._stop.signal is not None, STOP_GRACE_S),
             "cancel": (self._folder.cancel_file.exists(), self._folder.grace_s(GRACE_S)),
             "exit": (self._is_finished(), EXIT_GRACE_S),

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from napari_backsplit.backend.jobs import Job, list_jobs, submit
+from napari_backsplit.backend.jobs import Job, enqueue, list_jobs, submit
 
 sys.path.append(str(Path(__file__).parent))
-from job_support import COMMAND, ENV
+from job_support import COMMAND, ENV, end_supervisor
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
     """A project folder; jobs that a failed test left running are ended."""
     yield tmp_path
+    end_supervisor(tmp_path)
     for job in list_jobs(tmp_path):
         job.cancel(grace_s=0)
         job.wait(10)
@@ -33,6 +34,18 @@ def run(project: Path) -> Callable[..., Job]:
         )
 
     return start
+
+
+@pytest.fixture
+def queue(project: Path) -> Callable[..., Job]:
+    """Put a tiny task into the queue."""
+
+    def add(task: str, params: dict[str, Any] | None = None, **how: Any) -> Job:
+        return enqueue(
+            how.pop("folder", project), task, params or {}, env=ENV, command=COMMAND, **how
+        )
+
+    return add
 
 
 @pytest.fixture

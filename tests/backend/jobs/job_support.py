@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from napari_backsplit.backend.jobs import Job, State
+from napari_backsplit.backend.jobs import Job, State, submit
+from napari_backsplit.backend.jobs.order import changing
 
 HERE = Path(__file__).parent
 COMMAND = (
@@ -20,6 +24,7 @@ COMMAND = (
     "from tiny_tasks import TASKS; sys.exit(main(sys.argv[1], tasks=TASKS))",
 )
 ENV = {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+HOW: dict[str, Any] = {"env": ENV, "command": COMMAND}
 
 
 def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
@@ -52,3 +57,59 @@ def child_of(job: Job) -> int:
     file = job.folder / "child"
     until(lambda: file.exists() and file.read_text())
     return int(file.read_text())
+
+
+def supervisor_of(project: Path) -> int | None:
+    """Return the number of a project's living supervisor."""
+    file = project / "jobs" / "supervisor.json"
+    try:
+        pid = int(json.loads(file.read_text())["pid"])
+    except (OSError, ValueError):
+        return None
+    return pid if lives(pid) else None
+
+
+def end_supervisor(project: Path) -> None:
+    pid = supervisor_of(project)
+    if pid not in (None, os.getpid()):  # Some tests supervise in their own process.
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not lives(pid))
+
+
+def processes_of(project: Path) -> list[int]:
+    """Return the living processes that name a project on their command line."""
+    return [p.pid for p in psutil.process_iter() if str(project) in _argv(p) and lives(p.pid)]
+
+
+def _argv(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def succeeds(job: Job, limit_s: float = 40.0) -> None:
+    until(lambda: job.status().state is State.SUCCEEDED, limit_s)
+
+
+def epochs_of(job: Job) -> list[int]:
+    return [int(line) for line in (job.folder / "epochs").read_text().split()]
+
+
+def rests(project: Path) -> None:
+    """Wait until nothing of the project runs any more."""
+    until(lambda: not processes_of(project))
+
+
+def listed(project: Path, task: str, **how: Any) -> Job:
+    """Put a job into the queue without a supervisor."""
+    job = submit(project, task, how.pop("params", {}), start=False, command=COMMAND, **how)
+    with changing(project / "jobs") as order:
+        order.append(job.id)
+    return job
+
+
+def started(project: Path) -> list[str]:
+    """Return the ids of the jobs in the order in which their tasks began."""
+    file = project / "started"
+    return file.read_text().split() if file.exists() else []

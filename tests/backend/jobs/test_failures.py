@@ -13,7 +13,7 @@ JOB = Path("/home/someone/project/jobs/0001-train")
 
 def test_a_remedy_is_kept():
     outcome = failures.of_error(InputError("It is torn.", "Restore it."), JOB)
-    assert outcome == (State.FAILED, "It is torn.", "Restore it.")
+    assert outcome == (State.FAILED, "It is torn.", "Restore it.", "refused")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -57,6 +57,53 @@ def test_other_errors_take_one_line_without_the_project_path():
     outcome = failures.of_error(OSError(f"cannot read {JOB.parent.parent}/a.nii\nmore"), JOB)
     assert outcome.error == "The task failed: OSError: cannot read a.nii."
     assert failures.of_error(KeyError(), JOB).error == "The task failed: KeyError."
+
+
+GPU = "CUDA out of memory. Tried to allocate 2 GiB"
+DIED = "One or more background workers are no longer alive. Exiting. Please check the print"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "remedy"),
+    [
+        (OutOfMemoryError(GPU), "gpu memory", "batch size"),
+        (RuntimeError("CUDA error: out of memory"), "gpu memory", "batch size"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), "gpu memory", "batch size"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), "gpu memory", "patch"),
+        (MemoryError(), "memory", "other programs"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory", "patch size"),
+        (RuntimeError(DIED), "workers died", "number of workers"),
+        (RuntimeError("Background workers died. Look for the error"), "workers died", "workers"),
+        (FloatingPointError("The loss is nan in epoch 3."), "not a number", "learning rate"),
+        (OSError(errno.ENOSPC, "full"), "disk full", "Free some space"),
+        (InputError("It is torn.", "Restore it."), "refused", "Restore it."),
+        (Cancelled(), "stopped", "Resume"),
+        (KeyboardInterrupt(), "stopped", "Resume"),
+        (ValueError("out of memory of the past"), "", "log"),
+        (RuntimeError("workers of the past"), "", "log"),
+    ],
+)
+def test_each_failure_has_its_cause_and_its_remedy(error, cause, remedy):
+    outcome = failures.of_error(error, JOB)
+    assert outcome.cause == cause
+    assert remedy in outcome.remedy
+
+
+def test_the_cause_behind_a_refusal_is_found():
+    try:
+        try:
+            raise OutOfMemoryError(GPU)
+        except OutOfMemoryError as error:
+            raise InputError("The patch is too large.", "Lower it.") from error
+    except InputError as error:
+        outcome = failures.of_error(error, JOB)
+    assert outcome[1:] == ("The patch is too large.", "Lower it.", "gpu memory")
+
+
+def test_who_killed_it():
+    assert failures.of_exit(-9).cause == "killed"
+    assert failures.of_exit(-15).cause == failures.stopped(2).cause == "stopped"
+    assert failures.of_exit(7).cause == ""
 
 
 def test_cancelled_is_no_exception():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -461,3 +463,26 @@ def test_a_signal_ends_a_task_that_never_looks(run):
     os.kill(before.pid, signal.SIGTERM)
     assert "stopped by signal 15" in job.wait(30).error
     assert not any(map(lives, (child, before.task_pid)))
+
+
+def test_a_worker_whose_folder_is_gone_ends_with_its_task(project):
+    code = (
+        "import napari_backsplit.backend.jobs.worker as worker; worker.GONE_GRACE_S = 0.5;"
+        + COMMAND[2]
+    )
+    job = submit(project, "loop", {}, env=ENV, command=(sys.executable, "-c", code))
+    works(job)
+    status = job.status()
+    shutil.rmtree(job.folder)
+    until(lambda: not lives(status.pid) and not lives(status.task_pid))
+
+
+def test_a_job_is_cancelled_on_a_full_disk_too(run, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = run("loop")
+    works(job)
+    monkeypatch.setattr("napari_backsplit.backend.jobs.job.write_text", full)
+    job.cancel()
+    assert job.wait(20).state is State.CANCELLED

@@ -19,7 +19,7 @@ from napari_backsplit.backend.jobs import Cancelled, JobContext, Metric, Note, P
 
 NAMES = """succeed raise_remedy raise_plain crash leave killed loop deaf family stubborn escape
 silent_family full_events full_file full_device no_memory cuda_memory count bad_result environment
-print_lines swallow pool linger fork_terminate"""
+print_lines swallow pool linger fork_terminate epochs lost_again mendable"""
 TASKS = {name: f"tiny_tasks:{name}" for name in NAMES.split()}
 TASKS["missing"] = "no_such_module:run"
 
@@ -218,3 +218,52 @@ def full_device(context: JobContext) -> None:
     if not device.exists():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     device.write_bytes(b"1")
+
+
+def epochs(context: JobContext) -> dict[str, Any]:
+    """Count epochs as a training does: a checkpoint after each, and a line in the log before it.
+
+    Says so in the project where another job holds the same device.
+    """
+    alone = _hold_device(context)
+    file = context.folder / "checkpoint"
+    epoch = int(file.read_text()) if file.exists() else 0
+    while epoch < context.params["epochs"]:
+        context.checkpoint()
+        with (context.folder / "epochs").open("a") as log:
+            log.write(f"{epoch}\n")
+        context.report(Progress(epoch + 1, context.params["epochs"]))
+        time.sleep(context.params.get("epoch_s", 0.03))
+        epoch += 1
+        temporary = file.with_suffix(".new")
+        temporary.write_text(str(epoch))
+        temporary.replace(file)
+    alone.close()
+    return {"epochs": epoch}
+
+
+def _hold_device(context: JobContext) -> Any:
+    import fcntl
+
+    name = context.spec.device.replace("cuda:0", "cuda")
+    file = (context.project_folder / f"device-{name}").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        (context.project_folder / "clash").write_text(context.spec.id)
+    with (context.project_folder / "started").open("a") as log:
+        log.write(f"{context.spec.id}\n")
+    return file
+
+
+def lost_again(context: JobContext) -> None:
+    """Its worker is killed each time; it comes as far as before and no further."""
+    context.report(Progress(1, 10))
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(120)
+
+
+def mendable(context: JobContext) -> None:
+    """Fail until a person has mended something."""
+    if not (context.project_folder / "mended").exists():
+        raise InputError("Something is broken.", "Mend it.")
