@@ -6,11 +6,20 @@ NOTICE = "Research use only. Not a medical device."
 WORKER_ONLY = (
     "napari_backsplit.backend.prediction.checkpoint",
     "napari_backsplit.backend.prediction.predictor",
+    "napari_backsplit.backend.training.checkpointing",
+    "napari_backsplit.backend.training.class_counts",
+    "napari_backsplit.backend.training.course",
     "napari_backsplit.backend.training.export",
     "napari_backsplit.backend.training.head_split",
     "napari_backsplit.backend.training.losses",
     "napari_backsplit.backend.training.nnunet",
+    "napari_backsplit.backend.training.optimisers",
     "napari_backsplit.backend.training.prepare",
+    "napari_backsplit.backend.training.run",
+    "napari_backsplit.backend.training.seeds",
+    "napari_backsplit.backend.training.snapshot",
+    "napari_backsplit.backend.training.standing_aside",
+    "napari_backsplit.backend.training.stopwatch",
     "napari_backsplit.backend.training.trainer",
 )
 """Modules that import torch or nnU-Net: loaded by a job's own process only."""

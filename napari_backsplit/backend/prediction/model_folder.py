@@ -17,10 +17,13 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import sha256
 from napari_backsplit.backend.prediction.archive import unpack_zip as unpack_zip
 from napari_backsplit.backend.prediction.compatibility import compatibility as compatibility
+from napari_backsplit.backend.prediction.pickles import check_pickle, read_pickle
 from napari_backsplit.backend.prediction.trust import check_folder, check_trainer
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 OUR_KEY = "backsplit"
+_ZIP = b"PK\x03\x04"
+"""How torch tells a zip; it reads a file that begins otherwise as a bare pickle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +73,17 @@ class ModelFolder:
         InputError
             Plans, folds or checkpoints are missing or half written.
         UntrustedModelError
-            The folder names something that is not nnU-Net's own.
+            The folder names something that is not nnU-Net's own, or a checkpoint would run code.
         """
         folder = _model_root(path)
+        _refuse_old(folder)
         if path.name.startswith("fold_") and folds is None:
             folds = [path.name.removeprefix("fold_")]
         plans, dataset_json = check_folder(folder)
         files = _checkpoints(folder, _folds(folder, folds), checkpoint)
         for file in files.values():
             check_complete(file)
+            check_pickle(file, _pickle_name(file) or "")
         said = _peek(next(iter(files.values())))
         trainer = said.get("trainer_name") or folder.name.split("__")[0]
         check_trainer(trainer)
@@ -232,6 +237,21 @@ def _model_root(path: Path) -> Path:
     return found[0] if found else path
 
 
+def _refuse_old(folder: Path) -> None:
+    """Refuse a model of nnU-Net v1 by its name; its pickles are not looked into."""
+    if (folder / "plans.json").exists():
+        return
+    places = ["*/" * depth for depth in range(6)]  # nnU-Net v1's zips nest a model in four folders
+    for name in ("plans.pkl", "model_*.model"):
+        if any(True for place in places for _ in folder.glob(f"{place}{name}")):
+            raise InputError(
+                f"{folder.name} is a model of nnU-Net v1 (it has {name}), which this version "
+                "cannot use.",
+                "Train it again with nnU-Net v2 (backsplit train --arm binary), or ask its maker "
+                "for a model of nnU-Net v2.",
+            )
+
+
 def _folds(folder: Path, folds: Sequence[int | str] | None) -> list[str]:
     present = sorted(f.name.removeprefix("fold_") for f in folder.glob("fold_*") if f.is_dir())
     if not present:
@@ -279,14 +299,16 @@ def check_complete(path: Path) -> None:
     remedy = "It was cut short while being written; copy it again or use another checkpoint."
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes).", remedy)
-    if not zipfile.is_zipfile(path) or _pickle_name(path) is None:
+    with path.open("rb") as file:
+        begins_as_zip = file.read(len(_ZIP)) == _ZIP
+    if not begins_as_zip or not zipfile.is_zipfile(path) or _pickle_name(path) is None:
         raise InputError(f"{path} is no whole checkpoint ({path.stat().st_size} bytes).", remedy)
 
 
 def _pickle_name(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            names = [name for name in archive.namelist() if name.lower().endswith("/data.pkl")]
     except zipfile.BadZipFile:
         return None
     return names[0] if len(names) == 1 else None
@@ -308,8 +330,7 @@ def _peek(path: Path) -> dict[str, str]:
 
 def _strings(path: Path) -> Iterator[str]:
     """Yield the strings of a checkpoint's pickle in order, "" where another value stands."""
-    with zipfile.ZipFile(path) as archive:
-        content = archive.read(_pickle_name(path) or "")
+    content = read_pickle(path, _pickle_name(path) or "")
     memo: dict[int, str] = {}
     text = ""
     try:

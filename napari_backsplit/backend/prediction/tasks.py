@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,13 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import write_json
 from napari_backsplit.backend.jobs import JobContext, Note, Phase, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.prediction.roles import (
+    HELD_OUT,
+    held_out,
+    role_of,
+    says_all,
+    seen_record,
+)
 from napari_backsplit.backend.project import Project
 
 if TYPE_CHECKING:
@@ -22,7 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = "predictions"
 RECORD = "predictions.json"
-ROLES = ("training", "validation")
 _TILE_REPORT_S = 2.0
 
 
@@ -96,6 +103,7 @@ def _predict_cases(
         return
     from napari_backsplit.backend.prediction.predictor import Predictor
 
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as a training counts GPUs
     context.report(Phase(name="load the model"))
     reports = _Reports(context, len(images), len(images) - len(todo))
     predictor = Predictor(model, _settings(context.params), reports.tile)
@@ -248,45 +256,20 @@ def _seen(
     images = project.case(case).images.values()
     hashes = {image.sha256 for image in images} | {image.source_sha256 for image in images}
     role = role_of(model.card, hashes - {""})
+    declared = case in params.get("declared_unseen", ())
+    if role == "validation" and held_out(model.card, hashes, _checkpoint(model)):
+        if not says_all(model.card):  # of what it started from nothing is known
+            return {"seen": "declared" if declared else "unknown", "role": HELD_OUT}
+        role = HELD_OUT
     if role is not None:
         return {"seen": "verified", "role": role}
-    if case in params.get("declared_unseen", ()):
+    if declared:
         return {"seen": "declared", "role": "unseen"}
     return {"seen": "unknown", "role": None}
 
 
-def role_of(card: Mapping[str, Any], hashes: set[str]) -> str | None:
-    """Return what a model did with an image: "training", "validation", "unseen", None: unknown.
-
-    A fine-tune has seen what its baseline saw; where that one does not say what it saw,
-    nothing is unseen for certain.
-    """
-    record = seen_record(card)
-    for role in ROLES:
-        if hashes & set(record[role] or ()):
-            return role
-    return None if None in record.values() else "unseen"
-
-
-def seen_record(card: Mapping[str, Any]) -> dict[str, list[str] | None]:
-    """Return the hashes of the images a model has seen, by role, its baselines' included.
-
-    Where any of them does not say, what is known counts as training and validation is None.
-    """
-    records = list(_data_records(card))
-    known = {
-        role: sorted({h for data in records for h in (data.get(role) or {}).values()})
-        for role in ROLES
-    }
-    if all(role in data for data in records for role in ROLES):
-        return dict(known)
-    return {"training": sorted({h for role in known.values() for h in role}), "validation": None}
-
-
-def _data_records(card: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield card.get("data") or {}
-    if card.get("baseline") is not None:
-        yield from _data_records(card["baseline"])
+def _checkpoint(model: ModelFolder) -> str:
+    return next(iter(model.checkpoints.values())).name
 
 
 def predict_files(

@@ -37,12 +37,17 @@ def allows_elsewhere(project: ProjectReader, engine: str, settings: EngineSettin
         Names the server.
     """
     host = server_of(engine, settings)
-    given = read_json(project.folder / FILE) if (project.folder / FILE).exists() else {}
-    if host and host not in given:
+    if host and not has_consent(project, host):
         raise ConsentMissing(
             f"The images of this project would be sent to {host}.",
             "Agree to it for this project, or choose an engine on this machine.",
         )
+
+
+def has_consent(project: ProjectReader, host: str) -> bool:
+    """Whether a person agreed that the images of a project may be sent to a server."""
+    file = project.folder / FILE
+    return file.exists() and host in read_json(file)
 
 
 def give_consent(project: Project, host: str) -> None:

@@ -82,6 +82,11 @@ class NNInteractive:
         self._abandoned: _Abandoned | None = None
         self._tell: Callable[[str], None] = lambda words: None
 
+    @property
+    def device(self) -> str:
+        """The device of this machine that computes: cpu, mps, cuda or cuda:N; "" for none."""
+        return self.server.runs_on if self.server is not None else ""
+
     @staticmethod
     def look(settings: EngineSettings) -> EngineState:
         """Say whether it can be used with some settings. Nothing is started or connected."""

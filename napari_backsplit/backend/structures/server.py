@@ -39,6 +39,7 @@ class Server:
         self.threads = threads or max(1, (os.cpu_count() or 2) - 1)
         self.key = ""
         self.sha256 = ""
+        self.runs_on = ""
         self.url = ""
         self.log = log_file()
         self._child: Child | None = None
@@ -86,7 +87,7 @@ class Server:
 
     def _take(self, report: Report, tell: Callable[[str], None]) -> None:
         if report["state"] == "ready":
-            self.sha256 = report["sha256"]
+            self.sha256, self.runs_on = report["sha256"], report["device"]
             self.url = f"http://127.0.0.1:{report['port']}"
         else:
             tell(_WORDS[report["state"]])

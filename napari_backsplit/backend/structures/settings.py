@@ -34,10 +34,22 @@ class EngineSettings(Value):
         0, ge=0, le=256, description="CPU threads of the server; 0: all but one of the cores."
     )
     url: str = Field("", description="Address of a server elsewhere, such as https://host:1527.")
+    training_waits: bool = Field(
+        True,
+        description="Training on the same device waits while nnInteractive answers a prompt here.",
+    )
+    notify: bool = Field(
+        True, description="Say on the desktop when a training or another long job has ended."
+    )
     key: str = Field("", description="Key of the server elsewhere.")
     insecure: bool = Field(
         False, description="Allow a server elsewhere without HTTPS: images go unprotected."
     )
+
+    def same_engine(self, other: EngineSettings) -> bool:
+        """Whether an engine that was made with other settings need not be made anew."""
+        about_jobs = {"training_waits": self.training_waits, "notify": self.notify}
+        return other.model_copy(update=about_jobs) == self
 
     @property
     def is_elsewhere(self) -> bool:

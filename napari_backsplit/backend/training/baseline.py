@@ -51,6 +51,12 @@ def model_path(project_folder: Path, model: str) -> str:
     )
 
 
+def plan_sets(project_folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the plan sets of a project as they are written down, by name; begun ones too."""
+    files = sorted((project_folder / "nnunet" / "plan_sets").glob("*.json"))
+    return {file.stem: read_json(file) for file in files}
+
+
 def require_plan_set(project_folder: Path, name: str, fold: int | str) -> None:
     """Refuse a plan set that was not made, or a fold that it does not have.
 
@@ -58,10 +64,7 @@ def require_plan_set(project_folder: Path, name: str, fold: int | str) -> None:
     ------
     InputError
     """
-    made = {
-        file.stem: read_json(file)
-        for file in sorted((project_folder / "nnunet" / "plan_sets").glob("*.json"))
-    }
+    made = plan_sets(project_folder)
     if name not in made or not made[name]["ready"]:
         ready = ", ".join(key for key, content in made.items() if content["ready"]) or "none"
         raise InputError(
@@ -83,15 +86,27 @@ def find_baseline(project_folder: Path, model: str) -> dict[str, Any]:
     InputError
         The project has no plan set with the plans of a foreign model.
     """
+    found = start_of(project_folder, model)
+    if not found["plan_set"]:
+        raise InputError(
+            "This model's plans are not in the project yet.",
+            f"Run: backsplit plan --adopt {found['baseline']}",
+        )
+    return found
+
+
+def start_of(project_folder: Path, model: str) -> dict[str, Any]:
+    """Return what `find_baseline` does; the plan set is "" where a foreign model has none yet."""
     baseline = model_path(project_folder, model)
     opened = ModelFolder.open(project_folder / baseline)
     if baseline.startswith("jobs/"):
         card = opened.card
         return {"baseline": baseline, "plan_set": card["plan_set"], "fold": card["run"]["fold"]}
     fold = next(iter(opened.checkpoints))
+    made = (content["spec"] for content in plan_sets(project_folder).values())
     return {
         "baseline": baseline,
-        "plan_set": _plan_set_of(project_folder, baseline),
+        "plan_set": next((spec["name"] for spec in made if spec["baseline"] == baseline), ""),
         "fold": int(fold) if fold.isdigit() else fold,
     }
 
@@ -155,13 +170,3 @@ def _take(model: ModelFolder, folder: Path) -> Path:
 def _same(adopted: Path, path: Path) -> bool:
     ours, theirs = ModelFolder.open(adopted), ModelFolder.open(path)
     return ours.hashes() == theirs.hashes()
-
-
-def _plan_set_of(project_folder: Path, baseline: str) -> str:
-    for file in sorted((project_folder / "nnunet" / "plan_sets").glob("*.json")):
-        spec = read_json(file)["spec"]
-        if spec["baseline"] == baseline:
-            return str(spec["name"])
-    raise InputError(
-        "This model's plans are not in the project yet.", f"Run: backsplit plan --adopt {baseline}"
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, RunSpec
@@ -21,8 +22,16 @@ LEAST_SHARE = 0.05
 
 def trained_iterations(baseline: Path) -> int:
     """Return for how many batches a model was trained, as far as its folder says."""
-    run = ModelFolder.open(baseline).card.get("run")
-    return int(run["epochs"]) * int(run["iterations"]) if run else STOCK_ITERATIONS
+    return iterations_of(ModelFolder.open(baseline).card)
+
+
+def iterations_of(card: Mapping[str, Any]) -> int:
+    """Return for how many batches a model was trained, as far as its card says."""
+    run = card.get("run")
+    if not run:
+        return STOCK_ITERATIONS
+    epochs = (card.get("trained") or run)["epochs"]
+    return int(epochs) * int(run["iterations"])
 
 
 def least_iterations(baseline_iterations: int) -> int:

@@ -32,6 +32,7 @@ from napari_backsplit.backend.training.arms import (
     missing_supports,
 )
 from napari_backsplit.backend.training.dataset import sources, training_cases, write_raw
+from napari_backsplit.backend.training.readiness import require_same_cases
 from napari_backsplit.backend.training.spec import PLANS_NAME, PlanSpec
 
 Progress = Callable[[str, int, int], None]
@@ -144,17 +145,6 @@ def _read_plan_set(folder: Path, file: Path) -> PlanSet:
     return PlanSet(nnunet=folder, spec=spec, cases=cases, **content)
 
 
-def _require_same_cases(project: Project, plan_set: PlanSet) -> None:
-    changed = set(training_cases(project)) ^ set(plan_set.cases)
-    if changed:
-        raise InputError(
-            f"{len(changed)} case(s) were added or removed since plan set {plan_set.spec.name!r} "
-            f"was made ({', '.join(sorted(changed)[:5])}).",
-            "Make a new plan set (`backsplit plan --name NAME`) and train with --plan-set NAME, so "
-            "that runs stay comparable; or take back what was added, removed or rejected.",
-        )
-
-
 @contextmanager
 def nnunet_lock(project: Project) -> Iterator[None]:
     """Hold the project's nnunet folder: one preparation at a time, the next one waits."""
@@ -215,7 +205,7 @@ def _claim(project: Project, spec: PlanSpec) -> PlanSet:
             raise InputError(
                 f"Plan set {spec.name!r} exists with other settings.", "Choose another --name."
             )
-        _require_same_cases(project, begun)
+        require_same_cases(project, spec.name)
         return begun
     cases, arms = tuple(training_cases(project)), begun.arms if begun else {}
     plan_set = PlanSet(folder, spec, cases, _splits(project, spec, cases), arms)
@@ -301,7 +291,7 @@ def prepare_arm(
     """
     with nnunet_lock(project):
         plan_set = open_plan_set(project, plan_set.spec.name)
-        _require_same_cases(project, plan_set)
+        require_same_cases(project, plan_set.spec.name)
         name = _snapshot(project, plan_set, scheme)
         plan_set = plan_set.with_arm(name)
         plan_set.save()

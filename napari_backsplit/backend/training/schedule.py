@@ -8,11 +8,23 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import RunSpec
 
 
-def lr_factor(spec: RunSpec, epoch: int) -> float:
-    """Return the multiple of the initial learning rate that epoch 0, 1, ... trains with."""
-    if epoch < spec.warmup_epochs:
+def lr_factor(spec: RunSpec, epoch: int, used: float | None = None) -> float:
+    """Return the multiple of the initial learning rate that epoch 0, 1, ... trains with.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    epoch : int
+    used : float, optional
+        Share of a budget of time that is used as the epoch starts; the number of the epoch then
+        says nothing.
+    """
+    if used is not None:
+        done = used
+    elif epoch < spec.warmup_epochs:
         return (epoch + 1) / (spec.warmup_epochs + 1)
-    done = (epoch - spec.warmup_epochs) / (spec.epochs - spec.warmup_epochs)
+    else:
+        done = (epoch - spec.warmup_epochs) / (spec.epochs - spec.warmup_epochs)
     decays = {"poly": (1 - done) ** 0.9, "cosine": (1 + cos(pi * done)) / 2, "constant": 1.0}
     return float(decays[spec.schedule])
 
@@ -31,6 +43,8 @@ def require_all_to_join(spec: RunSpec, supports: int) -> None:
     ------
     InputError
     """
+    if not spec.curriculum_epochs:
+        return
     joined = joined_supports(spec, spec.epochs - 1, supports)
     if joined < supports:
         raise InputError(
@@ -40,7 +54,7 @@ def require_all_to_join(spec: RunSpec, supports: int) -> None:
         )
 
 
-def support_weight(spec: RunSpec, epoch: int) -> float:
-    """Return the weight of the loss over supports in an epoch, 1 at first."""
-    done = epoch / max(spec.epochs - 1, 1)
+def support_weight(spec: RunSpec, epoch: int, used: float | None = None) -> float:
+    """Return the weight of the loss over supports in an epoch, 1 at first; `used` as above."""
+    done = epoch / max(spec.epochs - 1, 1) if used is None else used
     return 1 - done * (1 - spec.final_support_weight)

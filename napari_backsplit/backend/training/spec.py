@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from napari_backsplit.backend.errors import InputError
 
@@ -15,6 +24,8 @@ Size = tuple[Annotated[int, Field(ge=8)], ...]
 
 PLANS_NAME = "nnUNetPlans"
 """Name of the plans in every preprocessed dataset of a project."""
+
+_IN_EPOCHS = ("warmup_epochs", "freeze_encoder_epochs", "curriculum_epochs")
 
 WITH_SUPPORTS: tuple[Arm, ...] = ("backsplit", "permuted", "blobs")
 
@@ -60,6 +71,9 @@ class PlanSpec(_Frozen):
 class RunSpec(_Frozen):
     """One training: an arm within a plan set, its budget and its settings."""
 
+    either: ClassVar = ("epochs", "hours", "until", "same_epochs_as")
+    """Budgets, of which a person gives one."""
+
     arm: Arm = "backsplit"
     """What the background is divided into: nothing (binary), the supports (backsplit), or for
     a control an empty class (virtual; virtual-set trains it as background or it), another case's
@@ -77,6 +91,18 @@ class RunSpec(_Frozen):
     trains on every training case."""
     epochs: Annotated[int, Field(ge=1)] = 1000
     """Epochs of `iterations` batches."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours to train for, instead of a number of epochs: the learning rate falls to its end within
+    them, whatever number of epochs fits. Hours in which the job waits do not count."""
+    until: AwareDatetime | None = None
+    """Time of day to be done by, instead of a number of epochs: 18:00, or a date with a time, as
+    this machine's clock shows them. Whatever the job waits is lost."""
+    same_epochs_as: str | None = None
+    """Model folder, relative to the project, that was trained for as many epochs as this run shall
+    be; so a control follows a run whose budget was hours."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better Dice of the targets (on patches, smoothed) after which the run ends
+    early; None: it never does."""
     iterations: Annotated[int, Field(ge=1)] = 250
     """Batches in an epoch."""
     validation_iterations: Annotated[int, Field(ge=1)] = 50
@@ -126,6 +152,13 @@ class RunSpec(_Frozen):
     """Compile the network (CUDA only): pays for long trainings."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between two checkpoints."""
+    picture_every: Annotated[int, Field(ge=0)] = 10
+    """Epochs between two pictures of a held-out slice with the current prediction; 0: none."""
+    yield_to_clicks: bool = True
+    """Wait between two batches while nnInteractive answers a click on the same device."""
+    tracker: Literal["none", "mlflow", "wandb"] = "none"
+    """Also send the curves, scalars only, to MLflow or Weights & Biases, where it is installed and
+    set up; TensorBoard files are always written."""
     baseline: str | None = None
     """Model folder to start from, relative to the project; None: from scratch."""
     baseline_checkpoint: str = "checkpoint_final.pth"
@@ -142,16 +175,59 @@ class RunSpec(_Frozen):
     label_mapping: dict[str, str] = {}
     """Label names of the baseline -> target names of the project."""
 
+    @field_validator("until", mode="before")
+    @classmethod
+    def _next(cls, value: Any) -> Any:
+        """Take 18:00 for the next time that a clock here shows it, a plain date for one here."""
+        if isinstance(value, str) and re.fullmatch(r"\d{1,2}:\d\d", value.strip()):
+            return next_time(value.strip())
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[T ][\d:.]+", value.strip()):
+            return datetime.fromisoformat(value.strip()).astimezone()
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> RunSpec:
         if len(set(self.supports)) != len(self.supports):
             raise ValueError(f"supports {', '.join(self.supports)} name one structure twice")
-        for name in ("warmup_epochs", "freeze_encoder_epochs", "curriculum_epochs"):
-            value = getattr(self, name)
-            if value and value >= self.epochs:
-                words = name.replace("_", " ")
+        if len(self.budgets) > 1:
+            raise ValueError(f"{' and '.join(self.budgets)} are two budgets; choose one")
+        for name in _IN_EPOCHS:
+            value, words = getattr(self, name), name.replace("_", " ")
+            if value and self.by_the_clock:
+                raise ValueError(
+                    f"{value} {words} need a budget in epochs: how many fit into the time is not "
+                    "known before"
+                )
+            if value >= self.epochs and value and not self.same_epochs_as:
                 raise ValueError(f"{value} {words} leave nothing of {self.epochs} epochs")
         return self
+
+    @property
+    def budgets(self) -> tuple[str, ...]:
+        """What takes the place of the number of epochs; at most one."""
+        return tuple(
+            name for name in ("hours", "until", "same_epochs_as") if getattr(self, name) is not None
+        )
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether time ends the run, not a number of epochs."""
+        return self.hours is not None or self.until is not None
+
+
+def next_time(text: str, now: datetime | None = None) -> datetime:
+    """Return when a clock here next shows "18:00".
+
+    Raises
+    ------
+    ValueError
+        There is no such time.
+    """
+    now = (now or datetime.now()).astimezone()
+    hour, minute = (int(part) for part in text.split(":"))
+    today = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
+    moment = today.astimezone()
+    return moment if moment > now else (today + timedelta(days=1)).astimezone()
 
 
 FINETUNE: dict[str, float | int] = {"epochs": 250, "target_dice_share": 0.5}

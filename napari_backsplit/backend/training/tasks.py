@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.files import atomic_path, read_json
 from napari_backsplit.backend.fusion.cases import admitted
-from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Progress
+from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Picture, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.recipes import sources_of
 from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, what_enters
+from napari_backsplit.backend.training.label_names import renamed_labels
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
+from napari_backsplit.backend.training.time_budget import require_time_left
+from napari_backsplit.backend.training.trackers import Trackers, require_tracker
 
 LEARNT = 0.5
 """Dice on validation patches from which a support counts as learnt."""
@@ -67,7 +71,8 @@ def run_train(context: JobContext) -> dict[str, Any]:
 
     Resumed, it goes on from the last checkpoint with the same schedule.
     """
-    spec = RunSpec.model_validate(context.params["run"])
+    spec = _counted(context, RunSpec.model_validate(context.params["run"]))
+    require_tracker(spec.tracker)
     _set_environment(spec)
     from napari_backsplit.backend.training.trainer import LATEST
 
@@ -75,15 +80,48 @@ def run_train(context: JobContext) -> dict[str, Any]:
     fold = model / f"fold_{spec.fold}"
     if not (fold / "checkpoint_final.pth").exists():
         resumed = (fold / LATEST).exists()
+        if not resumed:
+            require_time_left(spec)
         plans, dataset_json = _read_model(model) if resumed else _prepared(context, spec)
-        trainer = _trainer(context, spec, plans, dataset_json)
+        trackers = _Curves(context)
+        trainer = _trainer(context, spec, plans, dataset_json, trackers)
         _start(context, trainer, spec, fold / LATEST)
         context.report(Phase(name="train"))
-        trainer.run_training()
-        _record_figures(model, trainer)
+        with trackers.opened(spec.tracker, trainer.current_epoch):
+            trainer.run_training()
         if spec.arm == "backsplit":
             _name_unlearnt(context, trainer)
     return {"model": f"jobs/{context.folder.name}/model"}
+
+
+def _counted(context: JobContext, spec: RunSpec) -> RunSpec:
+    """Return a run with its number of epochs, where that is another model's."""
+    if spec.same_epochs_as is None:
+        return spec
+    epochs = trained_epochs(context.path(spec.same_epochs_as))
+    return RunSpec.model_validate(spec.model_dump() | {"epochs": epochs, "same_epochs_as": None})
+
+
+def _followed(context: JobContext) -> str | None:
+    """Return the model whose number of epochs the job was told to take."""
+    return RunSpec.model_validate(context.params["run"]).same_epochs_as
+
+
+def trained_epochs(model: Path) -> int:
+    """Return for how many epochs a model was trained, as its card or its checkpoint says.
+
+    Raises
+    ------
+    InputError
+        There is no such model, or its training has not ended.
+    """
+    folder = ModelFolder.open(model)
+    trained = folder.card.get("trained")
+    if trained:
+        return int(trained["epochs"])
+    from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
+
+    return int(load_checkpoint(next(iter(folder.checkpoints.values())))["current_epoch"])
 
 
 def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,7 +149,7 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
     dataset_json = read_json(plan_set.preprocessed(name) / "dataset.json")
     dataset_json.pop("dataset")
     dataset_json["backsplit"] |= {
-        "run": spec.model_dump(mode="json"),
+        "run": spec.model_dump(mode="json") | {"same_epochs_as": _followed(context)},
         "plan_set": spec.plan_set,
         **record,
         "versions": context.spec.versions,
@@ -123,15 +161,6 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
 def _read_model(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a run began with: resumed, it goes on with the same labels."""
     return read_json(model / "plans.json"), read_json(model / "dataset.json")
-
-
-def _record_figures(model: Path, trainer: BackSplitTrainer) -> None:
-    """Write how the run ended into its card; figures on whole cases come from a comparison."""
-    dice = trainer.logger.get_value("mean_fg_dice", step=-1)
-    dataset_json = read_json(model / "dataset.json")
-    text = f"{dice:.3f} (patches of the validation cases, last epoch)"
-    dataset_json["backsplit"]["figures"] = {"Dice of the targets": text}
-    write_json(model / "dataset.json", dataset_json)
 
 
 def _name_unlearnt(context: JobContext, trainer: BackSplitTrainer) -> None:
@@ -183,6 +212,7 @@ def _set_environment(spec: RunSpec) -> None:
     """Set what nnU-Net and torch read once, at import; this process is the job's own."""
     os.environ["nnUNet_n_proc_DA"] = str(spec.workers)
     os.environ["nnUNet_compile"] = str(spec.compile)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the numbers of nvidia-smi
     device, _, index = spec.device.partition(":")
     if device == "cuda" and index:
         os.environ["CUDA_VISIBLE_DEVICES"] = _visible(int(index))
@@ -235,11 +265,42 @@ def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict
     return {name: sorted(known - {""}) for name, known in found.items() if known - {""}}
 
 
+class _Curves:
+    """Reports the points of curves as events, and to trackers once they are opened."""
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._trackers: Trackers | None = None
+
+    @contextmanager
+    def opened(self, tracker: str, first_epoch: int) -> Iterator[None]:
+        """Also send the points to the trackers meanwhile."""
+        context = self._context
+
+        def warn(text: str) -> None:
+            context.report(Note(level="warning", text=text))
+
+        with Trackers(tracker, context.folder, first_epoch, warn) as self._trackers:
+            yield
+
+    def add(self, name: str, epoch: int, value: float) -> None:
+        """Report a point."""
+        self._context.report(Metric(name=name, step=epoch, value=value))
+        if self._trackers is not None:
+            self._trackers.add(name, epoch, value)
+
+
 def _trainer(
-    context: JobContext, spec: RunSpec, plans: dict[str, Any], dataset_json: dict[str, Any]
+    context: JobContext,
+    spec: RunSpec,
+    plans: dict[str, Any],
+    dataset_json: dict[str, Any],
+    curves: _Curves,
 ) -> BackSplitTrainer:
     from napari_backsplit.backend.training import nnunet
-    from napari_backsplit.backend.training.trainer import Run, trainer_for
+    from napari_backsplit.backend.training.run import Run
+    from napari_backsplit.backend.training.standing_aside import StandingAside
+    from napari_backsplit.backend.training.trainer import trainer_for
 
     ((name, configuration),) = plans["configurations"].items()
     nnunet.check_patch(configuration)
@@ -247,18 +308,27 @@ def _trainer(
     nnunet.set_folders(folder)
     arrays = folder / "preprocessed" / plans["dataset_name"] / configuration["data_identifier"]
     nnunet.check_arrays(arrays)
+    kind = spec.device.partition(":")[0]  # the one GPU that this process sees
     run = Run(
         spec=spec,
         folder=context.folder / "model",
-        check=context.checkpoint,
-        metric=lambda name, epoch, value: context.report(
-            Metric(name=name, step=epoch, value=value)
+        check=StandingAside(context.checkpoint, kind if spec.yield_to_clicks else ""),
+        metric=curves.add,
+        progress=lambda done, total, text, eta_s: context.report(
+            Progress(done=done, total=total, text=text, eta_s=eta_s)
         ),
-        progress=lambda done, total, text: context.report(
-            Progress(done=done, total=total, text=text)
-        ),
+        note=lambda level, text: context.report(Note(level=level, text=text)),
+        picture=lambda image, epoch, text: _keep_picture(context, image, epoch, text),
     )
     return trainer_for(run, plans, name, dataset_json)
+
+
+def _keep_picture(context: JobContext, image: bytes, epoch: int, text: str) -> None:
+    """Write a picture into <job>/pictures and report it."""
+    name = f"pictures/epoch_{epoch + 1:04d}.png"
+    with atomic_path(context.folder / name) as temporary:
+        temporary.write_bytes(image)
+    context.report(Picture(file=name, step=epoch, text=text))
 
 
 def _baseline_record(context: JobContext, spec: RunSpec) -> dict[str, Any] | None:
@@ -271,8 +341,8 @@ def _baseline_record(context: JobContext, spec: RunSpec) -> dict[str, Any] | Non
     return {
         "model": spec.baseline,
         "hashes": model.hashes(),
-        "data": model.card.get("data"),
-        "baseline": model.card.get("baseline"),
+        **{key: model.card.get(key) for key in ("data", "run", "baseline")},
+        "exported_checkpoint": model.card.get("exported_checkpoint", "checkpoint_final.pth"),
     }
 
 
@@ -282,7 +352,8 @@ def _start(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec, latest
 
     if latest.exists():
         trainer.resume(load_checkpoint(latest))
-        text = f"Resumed after epoch {trainer.current_epoch} of {spec.epochs}."
+        of = "" if spec.by_the_clock else f" of {spec.epochs}"
+        text = f"Resumed after epoch {trainer.current_epoch}{of}."
         context.report(Note(level="info", text=text))
     elif spec.baseline is not None:
         _load_baseline(context, trainer, spec)
@@ -309,30 +380,3 @@ def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec
     if added > MANY_SUPPORTS:
         text = f"{added} new supports: with many, a short fine-tune may not beat its baseline."
         context.report(Note(level="warning", text=text))
-
-
-def renamed_labels(labels: Mapping[str, Any], targets: list[str], spec: RunSpec) -> dict[str, int]:
-    """Return a baseline's labels under the project's names.
-
-    One foreground label and one target are the same thing whatever their names; otherwise the
-    names must agree or be mapped.
-
-    Raises
-    ------
-    InputError
-        The baseline predicts regions or has an ignore label.
-    """
-    odd = [name for name, label in labels.items() if not isinstance(label, int) or name == "ignore"]
-    if odd:
-        raise InputError(
-            f"The baseline has regions or an ignore label ({', '.join(odd)}).",
-            "Use a model with one softmax class per label.",
-        )
-    mapping = dict(spec.label_mapping)
-    foreground = [name for name, label in labels.items() if label != 0]
-    if not mapping and len(foreground) == len(targets) == 1:
-        mapping = {foreground[0]: targets[0]}
-    return {
-        "background" if label == 0 else mapping.get(name, name): label
-        for name, label in labels.items()
-    }

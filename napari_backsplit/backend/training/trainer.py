@@ -5,13 +5,9 @@ Worker only. Every arm trains with this class, so that two arms differ in their 
 
 from __future__ import annotations
 
-import errno
 import os
-import random
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +20,23 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.files import atomic_path
-from napari_backsplit.backend.training.head_split import HEAD
+from napari_backsplit.backend.training.checkpointing import write_checkpoint
+from napari_backsplit.backend.training.class_counts import class_counts, pooled_dice
+from napari_backsplit.backend.training.course import Course
 from napari_backsplit.backend.training.losses import StagedLoss, membership_table
-from napari_backsplit.backend.training.schedule import (
-    joined_supports,
-    lr_factor,
-    support_weight,
+from napari_backsplit.backend.training.optimisers import Schedule, descend, make_optimiser
+from napari_backsplit.backend.training.run import Run, write_end
+from napari_backsplit.backend.training.schedule import joined_supports, support_weight
+from napari_backsplit.backend.training.seeds import (
+    VALIDATION_STREAM,
+    WEIGHTS_STREAM,
+    seed_everything,
 )
-from napari_backsplit.backend.training.spec import RunSpec
+from napari_backsplit.backend.training.snapshot import Album
+from napari_backsplit.backend.training.stopwatch import WAITING
 
 LATEST = "checkpoint_latest.pth"
 REPORT_SECONDS = 1.0
-VALIDATION_STREAM = 2**31 - 1
-"""Stream of random numbers that draws the validation patches: the same after every epoch."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training needs beside its data.
-
-    Attributes
-    ----------
-    spec : RunSpec
-    folder : Path
-        Model folder; checkpoints go to its fold_<k>/.
-    check : callable
-        Called between iterations; raises to cancel, blocks to pause.
-    metric : callable
-        (name, epoch, value) of a figure to show.
-    progress : callable
-        (iterations done, iterations in all, text).
-    """
-
-    spec: RunSpec
-    folder: Path
-    check: Callable[[], None] = lambda: None
-    metric: Callable[[str, int, float], None] = lambda name, epoch, value: None
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None
 
 
 class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
@@ -96,8 +71,9 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         scheme = dataset_json["backsplit"]
         self.targets = [dataset_json["labels"][name] for name in scheme["targets"]]
         self.label_sets: list[list[int]] = scheme["label_sets"]
+        self.course = Course(spec, device.type)
         self._reported = 0.0
-        self._iteration = 0
+        self._album: Album | None = None
 
     # nnU-Net derives its output folder from environment and names; a job's folder is fixed.
     @property
@@ -146,64 +122,96 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Return the spec's optimiser and schedule; the output layers may learn at another rate."""
-        spec = self.run.spec
-        groups = [{"params": list(self.network.parameters())}]
-        if spec.head_lr_factor != 1:
-            named = list(self.network.named_parameters())
-            groups = [
-                {"params": [value for name, value in named if (HEAD in name) == head]}
-                for head in (False, True)
-            ]
-        lr, decay = spec.initial_lr, spec.weight_decay
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr, weight_decay=decay)
-        if spec.optimiser == "sgd":
-            optimizer = torch.optim.SGD(
-                groups, lr, weight_decay=decay, momentum=0.99, nesterov=True
-            )
-        return optimizer, _Schedule(optimizer, spec)
+        optimiser = make_optimiser(self.network, self.run.spec)
+        return optimiser, Schedule(optimiser, self.run.spec, lambda: self.course.used)
 
     def _do_i_compile(self) -> bool:
         return self.run.spec.compile and self.device.type == "cuda" and os.name != "nt"
 
-    # ------------------------------------------------------------------ steps
+    # ------------------------------------------------------------------ the loop
+
+    def run_training(self) -> None:
+        """Train epoch by epoch until the budget is used."""
+        self.on_train_start()
+        while self._goes_on():
+            self.on_epoch_start()
+            self.on_train_epoch_start()
+            batches = range(self.num_iterations_per_epoch)
+            self.on_train_epoch_end([self._train_next() for _ in batches])
+            with torch.no_grad():
+                self.on_validation_epoch_start()
+                batches = range(self.num_val_iterations_per_epoch)
+                self.on_validation_epoch_end([self._validate_next() for _ in batches])
+            self.on_epoch_end()
+        self.on_train_end()
+
+    def _goes_on(self) -> bool:
+        smoothed = self.logger.get_value("ema_fg_dice", step=None)
+        return self.course.another(self.current_epoch, smoothed)
+
+    def _train_next(self) -> dict[str, Any]:
+        self._wait()
+        with self.course.iteration():
+            with self.course.watch.part("data"):
+                batch = next(self.dataloader_train)
+            return self.train_step(batch)
+
+    def _validate_next(self) -> dict[str, Any]:
+        self._wait()
+        with self.course.watch.part("validation"):
+            return self.validation_step(next(self.dataloader_val))
+
+    def _wait(self) -> None:
+        """Hold where the job is to wait; end it where it is to stop."""
+        with self.course.watch.part(WAITING):
+            self.run.check()
+        self._report_progress()
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Train on a batch, unless the job is to stop or to wait."""
-        self.run.check()
-        self._report_progress()
-        with self._precision():
-            step: dict[str, Any] = super().train_step(batch)
-        if not np.isfinite(step["loss"]):
+        """Train on a batch, in nnU-Net's own arithmetic, with the passes timed."""
+        with self.precision():
+            with self.course.watch.part("forward"):
+                data, target = self._moved(batch)
+                self.optimizer.zero_grad(set_to_none=True)
+                with torch.autocast("cuda", enabled=self.device.type == "cuda"):
+                    loss = self.loss(self.network(data), target)
+            with self.course.watch.part("backward"):
+                descend(loss, self.network, self.optimizer, self.grad_scaler)
+                value = loss.detach().cpu().numpy()
+        if not np.isfinite(value):
             raise FloatingPointError(
-                f"The loss became {step['loss']} in epoch {self.current_epoch + 1}. "
+                f"The loss became {value} in epoch {self.current_epoch + 1}. "
                 "Lower the learning rate."
             )
-        self._iteration += 1
-        return step
+        return {"loss": value}
 
-    def _precision(self) -> torch.autocast:
+    def _moved(self, batch: dict[str, Any]) -> tuple[Tensor, Any]:
+        """Return a batch on the device."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        if isinstance(target, list):
+            return data, [level.to(self.device, non_blocking=True) for level in target]
+        return data, target.to(self.device, non_blocking=True)
+
+    def precision(self) -> torch.autocast:
+        """Return the context in which a CPU computes as the spec says."""
         bfloat16 = self.device.type == "cpu" and self.run.spec.precision == "bfloat16"
         return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Count the foreground classes' voxels of a batch, where they are known."""
-        self.run.check()
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        levels = target if isinstance(target, list) else [target]
-        levels = [level.to(self.device, non_blocking=True) for level in levels]
-        with self._precision(), torch.autocast("cuda", enabled=self.device.type == "cuda"):
+        data, target = self._moved(batch)
+        with self.precision(), torch.autocast("cuda", enabled=self.device.type == "cuda"):
             output = self.network(data)
-            loss = self.loss(output, levels if isinstance(target, list) else levels[0])
+            loss = self.loss(output, target)
         logits = output[0] if isinstance(output, list | tuple) else output
-        counts = class_counts(logits, levels[0][:, 0], self.label_sets)
+        codes = target[0] if isinstance(target, list) else target
+        counts = class_counts(logits, codes[:, 0], self.label_sets)
         return {"loss": loss.detach().cpu().numpy(), **counts}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """Log the pooled Dice of each class; the targets' mean selects the best checkpoint."""
-        tp, fp, fn = (sum(step[key] for step in val_outputs) for key in ("tp", "fp", "fn"))
-        voxels = 2 * tp + fp + fn
-        dice = [2 * t / v if v else float("nan") for t, v in zip(tp, voxels, strict=True)]
+        dice = pooled_dice(val_outputs)
         targets = [dice[target - 1] for target in self.targets]
         defined = [value for value in targets if np.isfinite(value)]
         loss = float(np.mean([step["loss"] for step in val_outputs]))
@@ -219,7 +227,7 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
     def on_train_start(self) -> None:
         """Start or resume, writing what a reader of the model folder needs."""
         super().on_train_start()
-        self._iteration = self.current_epoch * self.num_iterations_per_epoch
+        self.course.iterations = self.current_epoch * self.num_iterations_per_epoch
 
     def plot_network_architecture(self) -> None:
         """Draw nothing: the drawing needs a package that no longer works."""
@@ -232,7 +240,7 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         seed_everything(self.run.spec.seed, self.current_epoch)
         epoch, spec = self.current_epoch, self.run.spec
         self.staged_loss.joined = joined_supports(spec, epoch, self.staged_loss.supports)
-        self.staged_loss.weight = support_weight(spec, epoch)
+        self.staged_loss.weight = support_weight(spec, epoch, self.course.used)
         if spec.freeze_encoder_epochs:
             network = getattr(self.network, "_orig_mod", self.network)
             network.encoder.requires_grad_(epoch >= spec.freeze_encoder_epochs)
@@ -246,39 +254,61 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
     def on_epoch_end(self) -> None:
         """Report the epoch and write its checkpoints."""
         epoch = self.current_epoch
+        self.course.end_of_work()
         self.logger.log("epoch_end_timestamps", time.time(), epoch)
+        for name, value in self._figures():
+            self.run.metric(name, epoch, value)
+        ema = self.logger.get_value("ema_fg_dice", step=-1)
+        if self._best_ema is None or ema > self._best_ema:
+            self._best_ema = ema
+            self.save_checkpoint(self._path("checkpoint_best.pth"))
+        last = epoch == self.num_epochs - 1 and not self.run.spec.by_the_clock
+        if (epoch + 1) % self.save_every == 0 or last:
+            self.save_checkpoint(self._path(LATEST))
+        every = self.run.spec.picture_every
+        if every and (epoch + 1) % every == 0:
+            self._take_picture(epoch)
+        for name, seconds in self.course.end_of_epoch().items():
+            if name != "picture":
+                self.run.metric(f"seconds: {name}", epoch, seconds)
+        self.current_epoch += 1
+
+    def _figures(self) -> Iterator[tuple[str, float]]:
         for name, key in (
             ("training loss", "train_losses"),
             ("validation loss", "val_losses"),
             ("target Dice", "mean_fg_dice"),
             ("learning rate", "lrs"),
         ):
-            self.run.metric(name, epoch, float(self.logger.get_value(key, step=-1)))
+            yield name, float(self.logger.get_value(key, step=-1))
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
         for name, label in self.dataset_json["labels"].items():
             if label not in (0, *self.targets):
-                self.run.metric(f"Dice of {name}", epoch, float(dice[label - 1]))
-        ema = self.logger.get_value("ema_fg_dice", step=-1)
-        if self._best_ema is None or ema > self._best_ema:
-            self._best_ema = ema
-            self.save_checkpoint(self._path("checkpoint_best.pth"))
-        last = epoch == self.num_epochs - 1
-        if (epoch + 1) % self.save_every == 0 or last:
-            self.save_checkpoint(self._path(LATEST))
-        self.current_epoch += 1
+                yield f"Dice of {name}", float(dice[label - 1])
+
+    def _take_picture(self, epoch: int) -> None:
+        if self._album is None:
+            self._album = Album(self)
+        with self.course.watch.part("picture"):
+            self._album.add(epoch)
 
     def on_train_end(self) -> None:
-        """Write the final checkpoint and the curves."""
+        """Write the card, the final checkpoint and the curves; say why a run ended early."""
         self._report_progress(force=True)
+        every, last = self.run.spec.picture_every, self.current_epoch - 1
+        if every and (last + 1) % every:
+            self._take_picture(last)
+        if self.course.ended:
+            self.run.note("info", self.course.ended)
+        dice = self.logger.get_value("mean_fg_dice", step=-1)
+        write_end(self.run.folder, self.current_epoch, self.course, dice)
         super().on_train_end()
         self.logger.plot_progress_png(self.output_folder)
 
     def _report_progress(self, force: bool = False) -> None:
         if force or time.monotonic() - self._reported > REPORT_SECONDS:
             self._reported = time.monotonic()
-            total = self.num_epochs * self.num_iterations_per_epoch
-            text = f"epoch {min(self.current_epoch + 1, self.num_epochs)} of {self.num_epochs}"
-            self.run.progress(self._iteration, total, text)
+            self.run.progress(*self.course.told(self.current_epoch))
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -296,9 +326,13 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         OSError
             ENOSPC: the disk has no room for it; earlier checkpoints are as they were.
         """
+        with self.course.watch.part("checkpoint"):
+            write_checkpoint(Path(filename), self._checkpoint())
+
+    def _checkpoint(self) -> dict[str, Any]:
         network = getattr(self.network, "_orig_mod", self.network)
         scaler = self.grad_scaler
-        checkpoint = {
+        return {
             "network_weights": network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
@@ -308,12 +342,11 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
             "init_args": {**self.my_init_kwargs, "device": str(self.device)},
             "trainer_name": "nnUNetTrainer",
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "backsplit": {"run": self.run.spec.model_dump(mode="json")},
+            "backsplit": {
+                "run": self.run.spec.model_dump(mode="json"),
+                "course": self.course.state(),
+            },
         }
-        path = Path(filename)
-        _require_space(path.parent, _size(checkpoint))
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Start from a baseline's weights, its head already split to this run's classes.
@@ -342,6 +375,7 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.logger.load_checkpoint(checkpoint["logging"])
         self.current_epoch = checkpoint["current_epoch"]
         self._best_ema = checkpoint["_best_ema"]
+        self.course.restore(checkpoint["backsplit"].get("course", {}))
 
 
 def trainer_for(
@@ -350,82 +384,10 @@ def trainer_for(
     """Return an initialised trainer of a run, its weights drawn from the run's seed."""
     spec = run.spec
     bound = type("BackSplitTrainer", (BackSplitTrainer,), {"run": run})
-    seed_everything(spec.seed, VALIDATION_STREAM - 1)
+    seed_everything(spec.seed, WEIGHTS_STREAM)
     plans = {"continue_training": False, **plans}
     trainer: BackSplitTrainer = bound(
         plans, configuration, spec.fold, dataset_json, torch.device(spec.device.split(":")[0])
     )
     trainer.initialize()
     return trainer
-
-
-def seed_everything(seed: int, stream: int) -> None:
-    """Seed NumPy, torch and random from a seed and the number of a stream."""
-    state = np.random.SeedSequence([seed, stream]).generate_state(3)
-    np.random.seed(state[0])  # noqa: NPY002  nnU-Net draws from the global generators
-    torch.manual_seed(int(state[1]))
-    random.seed(int(state[2]))
-
-
-def class_counts(
-    logits: Tensor, codes: Tensor, label_sets: Sequence[Sequence[int]] = ()
-) -> dict[str, Any]:
-    """Count true positive, false positive and false negative voxels of each foreground class.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (b, K, ...); the prediction is the argmax.
-    codes : Tensor
-        (b, ...) reference codes.
-    label_sets : sequence of sequences of int
-        Classes of code K, K + 1, ...; a class is not counted in voxels that may hold it.
-
-    Returns
-    -------
-    dict
-        tp, fp, fn: int64 arrays (K - 1,).
-    """
-    classes = logits.shape[1]
-    prediction = logits.argmax(1)
-    counts: dict[str, list[int]] = {"tp": [], "fp": [], "fn": []}
-    for label in range(1, classes):
-        unknown = [classes + n for n, members in enumerate(label_sets) if label in members]
-        known = ~torch.isin(codes, codes.new_tensor(unknown)) if unknown else True
-        found, true = (prediction == label) & known, codes == label
-        counts["tp"].append(int((found & true).sum()))
-        counts["fp"].append(int((found & ~true).sum()))
-        counts["fn"].append(int((~found & true).sum()))
-    return {key: np.array(values) for key, values in counts.items()}
-
-
-class _Schedule:
-    """Sets the learning rate of an epoch; nnU-Net calls `step` when the epoch starts."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, spec: RunSpec) -> None:
-        self.optimizer, self.spec = optimizer, spec
-
-    def step(self, epoch: int) -> None:
-        lr = self.spec.initial_lr * lr_factor(self.spec, epoch)
-        body, *heads = self.optimizer.param_groups
-        body["lr"] = lr
-        for group in heads:
-            group["lr"] = lr * self.spec.head_lr_factor
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, dict):
-        return sum(_size(item) for item in value.values())
-    return 0
-
-
-def _require_space(folder: Path, size: int) -> None:
-    needed = int(size * 1.1) + 2**20
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC,
-            f"A checkpoint needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free",
-        )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from napari_backsplit.backend.comparison.tasks import ArmFolder
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import Event, Note, Progress, State, submit
 from napari_backsplit.backend.prediction import tasks
@@ -187,9 +189,55 @@ def test_what_a_model_did_with_an_image(card: dict[str, Any], role: str | None) 
 
 def test_the_record_of_what_was_seen() -> None:
     card = {"data": {"training": {"x": "b", "y": "a"}, "validation": {"z": "c"}}}
-    assert tasks.seen_record(card) == {"training": ["a", "b"], "validation": ["c"]}
+    known = {"training": ["a", "b"], "validation": ["c"]}
+    assert tasks.seen_record(card) == known | {"complete": True}
     unknown = card | {"baseline": {"data": None}}
-    assert tasks.seen_record(unknown) == {"training": ["a", "b", "c"], "validation": None}
+    assert tasks.seen_record(unknown) == known | {"complete": False}
+
+
+@pytest.mark.parametrize(
+    ("declared", "role", "seen"),
+    [
+        ((), "validation", "unknown"),
+        (("case_002",), "validation", "declared"),
+        (("case_002",), "training", "verified"),
+    ],
+)
+def test_a_fold_of_a_foreign_model_is_held_out_by_its_fine_tune_and_unseen_by_a_word(
+    project: Path, declared: tuple[str, ...], role: str, seen: str
+) -> None:
+    """A fine-tune says what it held out; of the model it started from a person has to say it."""
+    file = project / "jobs" / "0001-train" / "model" / "dataset.json"
+    with Project.open(project, read_only=True) as opened:
+        digest = next(iter(opened.case("case_002").images.values())).sha256
+    dataset = json.loads(file.read_text())
+    data = {"training": {"case_001": "b"}, "validation": {}} | {role: {"case_002": digest}}
+    run = {"patience": None, "baseline_checkpoint": "checkpoint_final.pth"}
+    baseline = {"model": "baselines/baseline-1", "data": None, "run": None, "baseline": None}
+    dataset["backsplit"] |= {"data": data, "run": run, "baseline": baseline}
+    file.write_text(json.dumps(dataset))
+    context = Context(
+        project,
+        cases=["case_002"],
+        declared_unseen=declared,
+        folds=[0],
+        checkpoint="checkpoint_final.pth",
+    )
+    tasks.run_predict(context)  # type: ignore[arg-type]
+    entry = context.record["cases"]["case_002"]
+    assert entry["seen"] == seen
+    assert entry["role"] == ("held out" if role == "validation" else "training")
+    arm = ArmFolder.open("new model", context.folder)
+    assert arm.seen("case_002", [digest]) == ("seen" if role == "training" else seen)
+
+
+def test_a_prediction_counts_gpus_as_a_training_does(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    tasks.run_predict(Context(project, cases=["case_001"], folds=[0]))  # type: ignore[arg-type]
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 @pytest.mark.training

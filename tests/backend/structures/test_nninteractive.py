@@ -84,6 +84,7 @@ def test_starting_says_what_goes_on_and_what_is_recorded(engine: NNInteractive) 
     name, _, digest = about.model.partition(" ")
     assert (about.engine, name, about.licence) == ("nninteractive", "nninteractive-tiny", "CC0 1.0")
     assert len(digest) == 12
+    assert engine.device == "cpu"  # A training on it waits while a click is answered.
     pid = pid_of(engine)
     assert engine.start(words.append) == about
     assert pid_of(engine) == pid

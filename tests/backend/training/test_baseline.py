@@ -18,9 +18,9 @@ from napari_backsplit.backend.training.baseline import (
     learning_of,
     model_path,
 )
+from napari_backsplit.backend.training.label_names import renamed_labels
 from napari_backsplit.backend.training.prepare import make_plan_set
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
-from napari_backsplit.backend.training.tasks import renamed_labels
 from tests.backend.prediction import tiny_model
 
 LABELS = {"background": 0, "tumour": 1}

@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -139,6 +141,46 @@ def test_killed_while_it_writes_a_checkpoint(
     assert sorted(f.name for f in _fold(job).iterdir() if f.name.startswith(".")) == []
 
 
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])
+def test_killed_at_any_time(train: Train, whole: Callable[[int], Job], rounds: int) -> None:
+    """The epochs, the learning rates and the weights are those of an undisturbed run."""
+    random = np.random.default_rng(rounds)
+    epochs = 15 * rounds
+    job = train(epochs=epochs)
+    tokens = []
+    for _ in range(rounds):
+        _trains(job, len(_epochs(job)) + int(random.integers(1, 4)))
+        time.sleep(random.uniform(0, 0.3))  # anywhere in an epoch
+        tokens.append(read_json(job.folder / "status.json")["token"])
+        _kill(job)
+        assert job.status().state is State.LOST
+        job.resume(env=ENV)
+    _ends(job)
+
+    rates, undisturbed = _rates(job), _rates(whole(epochs))
+    repeated = len(rates) - len(set(rates))
+    assert repeated <= rounds, "at most one epoch a kill"
+    assert sorted(set(rates)) == undisturbed
+    assert len(undisturbed) == epochs
+    _assert_same_models(job, whole(epochs))
+    assert [family(None, token) for token in tokens] == [[]] * rounds
+
+
+def _kill(job: Job) -> None:
+    """Kill all of a job at once, as the end of the machine does."""
+    status = job.status()
+    for pid in (status.pid or 0, status.task_pid or 0):
+        with suppress(ProcessLookupError):  # the task ends itself when its worker is gone
+            os.killpg(pid, signal.SIGKILL)
+    until(lambda: not lives(status.pid) and not lives(status.task_pid))
+
+
+def _rates(job: Job) -> list[tuple[int, float]]:
+    """Return (epoch, learning rate) of all that was trained, repeated epochs too."""
+    metrics = (e for e in job.events()[0] if isinstance(e, Metric))
+    return [(metric.step, metric.value) for metric in metrics if metric.name == "learning rate"]
+
+
 def _kill_in_a_write(job: Job, name: str) -> None:
     """Freeze the task as a checkpoint's temporary file is seen; kill all if it is still there."""
     status = job.status()
@@ -262,6 +304,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_job_goes_on(
     assert status.state is State.FAILED
     assert status.error == "There was no space left on the disk of the job 0001-train."
     assert status.remedy == "Free some space, then resume the job."
+    assert status.cause == "disk full"
     assert load_checkpoint(_fold(job) / LATEST)["current_epoch"] >= len(_epochs(job)) - 1
     assert list(_fold(job).glob(".tmp-*")) == []
     until(lambda: not lives(status.pid))
@@ -271,6 +314,16 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_job_goes_on(
     _ends(job)
     assert job.status().attempt == 2
     _assert_same_models(job, whole(30))
+
+
+def test_a_worker_that_died_is_named(train: Train) -> None:
+    job = train(epochs=1000, workers=2)
+    _trains(job)
+    for process in psutil.Process(job.status().task_pid).children():
+        process.kill()
+    status = job.wait(LIMIT_S)
+    assert status.state is State.FAILED
+    assert status.cause == "workers died"
 
 
 def test_memory_runs_out_in_a_training(train: Train) -> None:

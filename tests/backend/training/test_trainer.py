@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,17 +19,15 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training import snapshot
 from napari_backsplit.backend.training import trainer as module
 from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.class_counts import class_counts
 from napari_backsplit.backend.training.prepare import open_plan_set, prepare_arm
+from napari_backsplit.backend.training.run import Run
 from napari_backsplit.backend.training.spec import RunSpec
-from napari_backsplit.backend.training.trainer import (
-    LATEST,
-    BackSplitTrainer,
-    Run,
-    class_counts,
-    trainer_for,
-)
+from napari_backsplit.backend.training.stopwatch import PARTS
+from napari_backsplit.backend.training.trainer import LATEST, BackSplitTrainer, trainer_for
 from tests.backend.training.conftest import RUN
 
 pytestmark = pytest.mark.training
@@ -120,12 +119,23 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert not (Path(again.output_folder) / LATEST).exists()
 
 
+def test_every_batch_looks_whether_to_wait(start: Callable[..., BackSplitTrainer]) -> None:
+    """Those of the validation too: a pause or a cancel takes hold within one batch."""
+    asked: list[str] = []
+    run = start(_spec(epochs=1), check=lambda: asked.append("check"))
+    for name in ("train_step", "validation_step"):
+        step = getattr(run, name)
+        setattr(run, name, lambda batch, name=name, step=step: (asked.append(name), step(batch))[1])
+    run.run_training()
+    assert asked == ["check", "train_step"] * 4 + ["check", "validation_step"] * 2
+
+
 def test_figures_and_progress_are_reported(start: Callable[..., BackSplitTrainer]) -> None:
     figures: dict[str, dict[int, float]] = {}
-    progress: list[tuple[int, int]] = []
+    progress: list[tuple[Any, ...]] = []
     run = start(
         metric=lambda name, epoch, value: figures.setdefault(name, {}).update({epoch: value}),
-        progress=lambda done, total, text: progress.append((done, total)),
+        progress=lambda *told: progress.append(told),
     )
     run.run_training()
 
@@ -133,12 +143,84 @@ def test_figures_and_progress_are_reported(start: Callable[..., BackSplitTrainer
     assert "Dice of kidney" in supports
     assert figures.keys() == supports | {
         "training loss", "validation loss", "target Dice", "learning rate",
+        "seconds: data", "seconds: forward", "seconds: backward", "seconds: validation",
+        "seconds: checkpoint", "seconds: epoch",
     }  # fmt: skip
     assert all(list(values) == [0, 1, 2] for values in figures.values())
     assert [figures["learning rate"][epoch] for epoch in range(3)] == [
         0.01 * (1 - epoch / 3) ** 0.9 for epoch in range(3)
     ]
-    assert progress[-1] == (12, 12)
+    assert progress[-1] == (12, 12, "epoch 3 of 3", 0.0)
+    for epoch in range(3):
+        parts = [figures[f"seconds: {part}"][epoch] for part in PARTS if part != "picture"]
+        assert min(parts) > 0, parts
+        assert sum(parts) < figures["seconds: epoch"][epoch] < 1.5 * sum(parts)
+    card = read_json(Path(run.run.folder) / "dataset.json")["backsplit"]
+    assert card["trained"] == {"epochs": 3, "seconds": round(run.course.seconds), "ended": ""}
+    assert run.course.seconds >= sum(figures["seconds: epoch"].values())
+
+
+def test_pictures_change_nothing(start: Callable[..., BackSplitTrainer]) -> None:
+    """Two runs, one that is looked at after every epoch: the same weights, to the last bit."""
+    pictures: list[tuple[int, str]] = []
+    weights = []
+    for every in (0, 1, 2):
+        run = start(
+            _spec(picture_every=every),
+            f"every {every}",
+            picture=lambda png, epoch, text: pictures.append((epoch, text)),
+            note=lambda level, text: pytest.fail(text),
+        )
+        run.run_training()
+        weights.append(_weights(run))
+    assert [epoch for epoch, _ in pictures] == [0, 1, 2, 1, 2], "and after the last"
+    assert all(
+        re.fullmatch(rf"case_\d+, after epoch {epoch + 1}, slice \d+ of \d+ across z", text)
+        for epoch, text in pictures
+    )
+    for other in weights[1:]:
+        for key, value in weights[0].items():
+            assert torch.equal(other[key], value), key
+
+
+def test_a_picture_that_fails_is_said_once(
+    start: Callable[..., BackSplitTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "draw", lambda *given: 1 / 0)
+    notes: list[tuple[str, str]] = []
+    run = start(_spec(picture_every=1), note=lambda *note: notes.append(note))
+    run.run_training()
+    assert notes == [("warning", "No pictures are taken of this run (ZeroDivisionError).")]
+    assert (Path(run.output_folder) / "checkpoint_final.pth").exists()
+
+
+def test_patience_ends_well(
+    start: Callable[..., BackSplitTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = iter([0.5, 0.4, 0.3, 0.2, 0.1])
+
+    def judged(run: BackSplitTrainer, steps: Any) -> None:
+        run.logger.log("mean_fg_dice", next(dice), run.current_epoch)
+        run.logger.log("dice_per_class_or_region", [0.0] * 9, run.current_epoch)
+        run.logger.log("val_losses", 0.0, run.current_epoch)
+
+    monkeypatch.setattr(BackSplitTrainer, "on_validation_epoch_end", judged)
+    notes: list[str] = []
+    progress: list[Any] = []
+    run = start(
+        _spec(epochs=9, patience=2, checkpoint_every=2),
+        note=lambda level, text: notes.append(text),
+        progress=lambda *told: progress.append(told),
+    )
+    run.run_training()
+    said = "The targets' Dice has not risen since epoch 1: the training ended early, after epoch 3."
+    assert notes == [said]
+    card = read_json(run.run.folder / "dataset.json")["backsplit"]["trained"]
+    assert (card["epochs"], card["ended"]) == (3, said)
+    final = load_checkpoint(Path(run.output_folder) / "checkpoint_final.pth")
+    assert final["current_epoch"] == 3
+    assert progress[-1] == (12, 12, "epoch 3 of 3", 0.0)
+    assert not (Path(run.output_folder) / LATEST).exists()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
@@ -239,6 +321,34 @@ def test_supports_are_reported_and_do_not_select(start: Callable[..., BackSplitT
 
 
 # ---------------------------------------------------------------------- as nnU-Net by default
+
+
+def _stock_step(run: BackSplitTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+    """Train on a batch with nnU-Net's own step."""
+    with run.precision():
+        step: dict[str, Any] = nnUNetTrainer.train_step(run, batch)
+    return step
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_step_is_nnunets(
+    start: Callable[..., BackSplitTrainer], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit: the weights and the losses of two epochs."""
+    losses, weights = [], []
+    for name in ("ours", "theirs"):
+        spec = _spec(epochs=2, precision=precision)
+        run = start(
+            spec, name, metric=lambda name, epoch, value: losses.append((name, epoch, value))
+        )
+        if name == "theirs":
+            monkeypatch.setattr(BackSplitTrainer, "train_step", _stock_step)
+        run.run_training()
+        weights.append(_weights(run))
+    told = [str(entry) for entry in losses if not entry[0].startswith("seconds")]
+    assert told[: len(told) // 2] == told[len(told) // 2 :]
+    for key, value in weights[0].items():
+        assert torch.equal(weights[1][key], value), key
 
 
 def _outputs(

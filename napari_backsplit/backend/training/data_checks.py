@@ -1,0 +1,214 @@
+"""Checks before a training: cases, verdicts, masks, test set, splits and small lesions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from napari_backsplit.backend.fusion.cases import Admit, admitted, missing_supports
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.recipes import sources_of
+from napari_backsplit.backend.training.checks import Check, Wanted, passed, refused, some, warned
+from napari_backsplit.backend.training.mask_checks import mask_checks
+from napari_backsplit.backend.training.spec import WITH_SUPPORTS, PlanSpec, RunSpec
+from napari_backsplit.backend.training.split_checks import split_checks
+from napari_backsplit.backend.training.workload import plan_set_of
+
+FEW_TESTS = 6
+"""Below so many test cases with a lesion no difference can be shown at the usual level."""
+
+
+def data_checks(project: Project, wanted: Wanted) -> list[Check]:
+    """Look at the project: what is trained on, what it was judged, what is left to measure on."""
+    cases = project.training_cases()
+    return [
+        *_cases(project, wanted, cases),
+        *_images(project),
+        *(_verdicts(project, wanted.run, cases) if cases else ()),
+        *mask_checks(project, wanted, cases),
+        *_test_set(project, wanted),
+        *split_checks(project, wanted),
+    ]
+
+
+def _cases(project: Project, wanted: Wanted, cases: Sequence[str]) -> Iterator[Check]:
+    """Compare the number of cases and patients with the folds."""
+    reserved = len(project.test_cases())
+    left_out = {case: p for case in project.case_ids() if (p := project.problems(case))}
+    out = [f"{case} {problems[0]}" for case, problems in left_out.items()]
+    if len(cases) < 2:
+        yield refused(
+            "cases",
+            f"{_count(len(cases), 'case')} to train on{': ' if out else ''}{some(out)}.",
+            "Import at least two with a reference mask; an all-zero mask says: no lesion.",
+            "review" if out else "",
+        )
+        return
+    patients, folds = _patients(project, cases), _folds(project, wanted)
+    said = f"{len(cases)} cases of {_count(len(patients), 'patient')} to train on, {reserved} held "
+    said += f"out; {folds} folds"
+    if folds > len(patients):
+        yield refused(
+            "cases",
+            f"{folds} folds for {_count(len(patients), 'patient')}: a fold needs one of its own.",
+            f"Take {len(patients)} folds (--folds), or import more patients."
+            if len(patients) > 1
+            else "Import cases of another patient.",
+            "fewer folds" if len(patients) > 1 else "",
+        )
+    elif out:
+        yield warned("cases", f"{said}. Left out: {some(out)}.", "Complete them, or go on without.")
+    else:
+        yield passed("cases", f"{said}.")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _patients(project: Project, cases: Sequence[str]) -> set[str]:
+    return {project.case(case).patient for case in cases}
+
+
+def _folds(project: Project, wanted: Wanted) -> int:
+    """Return the folds of the plan set, or those that it is to have."""
+    made = plan_set_of(project.folder, wanted.run.plan_set)
+    if wanted.plan is None and made is not None:
+        return len(made.splits)
+    return (wanted.plan or PlanSpec()).folds
+
+
+def _images(project: Project) -> Iterator[Check]:
+    """Look whether images are there, and of the size that they had; hashes are for the plan."""
+    changed = [case for case in project.case_ids() if not _are_there(project, case)]
+    if changed:
+        text = f"The images of {some(changed)} are gone, or have changed since they were imported."
+        yield refused("images", text, "Restore them, or import the cases again.")
+    else:
+        yield passed("images", f"{len(project.case_ids())} cases: there, with the size they had.")
+
+
+def _are_there(project: Project, case: str) -> bool:
+    for image in project.case(case).images.values():
+        path = project.folder / image.file
+        if not path.exists() or path.stat().st_size != image.size:
+            return False
+    return True
+
+
+# ---------------------------------------------------------------------- verdicts
+
+
+def _verdicts(project: Project, run: RunSpec, cases: Sequence[str]) -> Iterator[Check]:
+    """Count what a person said of the cases, and in how many of them each support is known."""
+    supports = _supports(project, run)
+    if not supports:
+        return
+    kinds = Counter(_kind(project, case, supports) for case in cases)
+    order = ("accepted", "partial", "unreviewed", "rejected")
+    said = ", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind])
+    if run.masks == "accepted" and not kinds["accepted"] + kinds["partial"]:
+        yield refused(
+            "verdicts",
+            f"No mask of {', '.join(supports)} is accepted in {len(cases)} cases ({said}).",
+            "Accept masks in the review, or train also with unreviewed ones (--masks unreviewed).",
+            "include unreviewed",
+        )
+        return
+    if kinds["accepted"] < len(cases) and run.masks == "accepted":
+        remedy = "Go on, or accept more in the review: elsewhere background may be either."
+        yield warned("verdicts", f"{said} of {len(cases)} cases.", remedy, "review")
+    elif run.masks == "unreviewed" and kinds["unreviewed"]:
+        text = f"{said} of {len(cases)} cases; masks that nobody looked at enter."
+        yield warned("verdicts", text, "Look at them in the review first.", "review")
+    else:
+        yield passed("verdicts", f"{said} of {len(cases)} cases.")
+    yield from _known(project, run, cases, supports)
+
+
+def _supports(project: Project, run: RunSpec) -> tuple[str, ...]:
+    known = tuple(support.name for support in project.schema.fused_supports)
+    if run.arm not in WITH_SUPPORTS:
+        return ()
+    return tuple(name for name in known if not run.supports or name in run.supports)
+
+
+def _kind(project: Project, case: str, supports: Sequence[str]) -> str:
+    """Return what was said of the masks that the supports of a case are made of."""
+    recipes = project.schema.recipes
+    names = sorted({source for name in supports for source in sources_of(name, recipes)})
+    accepted = [admitted(project, case, name, "accepted") for name in names]
+    if all(accepted):
+        return "accepted"
+    if any(accepted):
+        return "partial"
+    said = {facts.review for name in names if (facts := project.facts(case, name))}
+    return "rejected" if said == {"rejected"} else "unreviewed"
+
+
+def _known(
+    project: Project, run: RunSpec, cases: Sequence[str], supports: Sequence[str]
+) -> Iterator[Check]:
+    counts = _counts(project, cases, run.masks)
+    never = [name for name in supports if not counts[name]]
+    once = [name for name in supports if counts[name] == 1]
+    if never:
+        also = _counts(project, cases, "unreviewed")
+        more = run.masks == "accepted" and all(also[name] for name in never)
+        yield refused(
+            "support masks",
+            f"No mask of {some(never)} may enter in any of {len(cases)} cases.",
+            "Accept some in the review, or leave the support out.",
+            "include unreviewed" if more else "review",
+        )
+    elif once and len(cases) > 1:
+        text = f"{some(once)}: known in one case only, too few to be learnt."
+        yield warned("support masks", text, "Add masks, or leave the support out.", "review")
+    else:
+        said = ", ".join(f"{name} in {counts[name]}" for name in supports)
+        yield passed("support masks", f"Known of {len(cases)} cases: {said}.")
+
+
+def _counts(project: Project, cases: Sequence[str], admit: Admit) -> Counter[str]:
+    """Return in how many cases each support is wholly known."""
+    counts: Counter[str] = Counter()
+    names = [support.name for support in project.schema.fused_supports]
+    for case in cases:
+        absent = missing_supports(project, case, admit)
+        counts.update(name for name in names if name not in absent)
+    return counts
+
+
+# ---------------------------------------------------------------------- the test set
+
+
+def _test_set(project: Project, wanted: Wanted) -> Iterator[Check]:
+    if wanted.folds:
+        yield passed("test set", f"Each of {len(wanted.folds)} folds is measured on its own cases.")
+        return
+    cases = project.test_cases()
+    unmarked = [case for case in cases if project.problems(case)]
+    lesions = [case for case in cases if project.has_lesion(case) and case not in unmarked]
+    if not cases:
+        yield refused(
+            "test set",
+            "No case is reserved, so nothing would tell whether the model got better.",
+            "Reserve some patients: backsplit reserve --fraction 0.25",
+            "reserve",
+        )
+    elif len(unmarked) == len(cases):
+        text = f"None of {len(cases)} held-out cases has a reference that may be used."
+        yield refused("test set", text, "Draw the lesions in them, or reserve other cases.")
+    elif unmarked:
+        text = f"{some(unmarked)}: held out, without a reference that may be used: not measured."
+        yield warned("test set", text, "Draw the lesions in them.")
+    elif len(lesions) < FEW_TESTS:
+        yield warned(
+            "test set",
+            f"{_count(len(lesions), 'held-out case')} with a lesion: a difference can hardly be "
+            "shown on so few.",
+            "Reserve more patients, or cross-validate.",
+            "" if project.schema.frozen_test else "reserve",
+        )
+    else:
+        yield passed("test set", f"{len(cases)} cases, {len(lesions)} of them with a lesion.")

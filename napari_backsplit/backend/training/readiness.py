@@ -1,0 +1,137 @@
+"""Whether a run can be trained, asked before it becomes a job. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from napari_backsplit.backend.errors import InputError, ProjectError
+from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training.adoption import adopt
+from napari_backsplit.backend.training.arms import arm_scheme, what_enters
+from napari_backsplit.backend.training.baseline import plan_sets, require_plan_set
+from napari_backsplit.backend.training.dataset import training_cases
+from napari_backsplit.backend.training.schedule import require_all_to_join
+from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+from napari_backsplit.backend.training.time_budget import require_time_left
+
+Splits = list[dict[str, list[str]]]
+"""{"train": case ids, "val": case ids} of each fold."""
+
+
+def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) -> None:
+    """Refuse an impossible run before it becomes a job.
+
+    Parameters
+    ----------
+    plan : PlanSpec, optional
+        The run's plan set, where it is to be made first.
+
+    Raises
+    ------
+    InputError, ProjectError
+        The time is past, there are too few cases for the folds, a support is not known in any
+        case that the fold trains on, the plan set is of other cases or does not fit, or the
+        baseline has no such fold.
+    """
+    require_time_left(run)
+    cases = training_cases(project)
+    if plan is None:
+        require_plan_set(project.folder, run.plan_set, run.fold)
+        require_same_cases(project, run.plan_set)
+    elif plan.baseline is not None:
+        adopt(project, plan)
+    scheme = arm_scheme(project, run.arm, run.supports, cases, run.masks)
+    what_enters(project, scheme, learnt_from(project, run, plan))
+    require_all_to_join(run, len(scheme.supports))
+    if run.baseline is not None:
+        ModelFolder.open(project.folder / run.baseline, [run.fold], run.baseline_checkpoint)
+
+
+def learnt_from(project: Project, run: RunSpec, plan: PlanSpec | None = None) -> Sequence[str]:
+    """Return the cases that a run's fold trains on."""
+    splits = splits_of(project, run.plan_set, plan)
+    if run.fold == "all":
+        return training_cases(project)
+    if run.fold >= len(splits):
+        raise InputError(f"There is no fold {run.fold}.", f"Choose 0 to {len(splits) - 1}, or all.")
+    return splits[run.fold]["train"]
+
+
+def splits_of(project: Project, plan_set: str, plan: PlanSpec | None = None) -> Splits:
+    """Return the folds of a plan set: as written down, or as they will be once it is made.
+
+    Raises
+    ------
+    ProjectError
+        There are fewer patients than folds.
+    """
+    if plan is not None:
+        return project.splits(plan.folds)
+    splits: Splits = plan_sets(project.folder)[plan_set]["splits"]
+    return splits
+
+
+def changed_cases(project: Project, plan_set: str) -> list[str]:
+    """Return the cases that were added or removed since a plan set was made."""
+    made = plan_sets(project.folder).get(plan_set)
+    return sorted(set(training_cases(project)) ^ set(made["cases"])) if made else []
+
+
+def require_same_cases(project: Project, plan_set: str) -> None:
+    """Refuse a plan set that is of other cases than the project's.
+
+    Raises
+    ------
+    InputError
+    """
+    changed = changed_cases(project, plan_set)
+    if changed:
+        raise InputError(
+            f"{len(changed)} case(s) were added or removed since plan set {plan_set!r} "
+            f"was made ({', '.join(changed[:5])}).",
+            "Make a new plan set (`backsplit plan --name NAME`) and train with --plan-set NAME, so "
+            "that runs stay comparable; or take back what was added, removed or rejected.",
+        )
+
+
+def held_out_cases(project: Project) -> list[str]:
+    """Return the cases of the test set that a model can be measured on: those with a reference.
+
+    Raises
+    ------
+    InputError
+        No case is held out, or none of them has a reference.
+    """
+    held_out = project.test_cases()
+    if not held_out:
+        raise InputError(
+            "No case is held out to measure models on.",
+            "Reserve a test set (backsplit reserve), or measure in cross-validation.",
+        )
+    able = [case for case in held_out if not project.problems(case)]
+    if not able:
+        raise InputError(
+            f"None of the {len(held_out)} held-out cases has a reference that may be used.",
+            "Draw or import the reference masks of the held-out cases.",
+        )
+    return able
+
+
+def keep_test_set(project: Project, folds: int | None = None) -> None:
+    """Keep the test set from now on and, with `folds`, the splits.
+
+    Raises
+    ------
+    ProjectError
+        Another window writes in the project, and the test set is not kept yet.
+    """
+    if project.schema.frozen_test and folds is None:
+        return
+    if project.read_only:
+        raise ProjectError(
+            f"{project.notice} A training keeps the test set from then on, which has to be written "
+            "down.",
+            "Begin it in the window that writes, or close that one.",
+        )
+    project.freeze_test(folds)

@@ -1,0 +1,1 @@
+"""Stands in for MLflow in a child process: writes down what it is sent."""
