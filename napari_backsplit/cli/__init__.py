@@ -85,11 +85,14 @@ def main() -> None:
 
 from napari_backsplit.cli import (  # noqa: E402  they add commands
     advise,  # noqa: F401
+    cluster,  # noqa: F401
     data,  # noqa: F401
     demo,  # noqa: F401
     experiment,  # noqa: F401
+    improve,  # noqa: F401
     jobs,  # noqa: F401
     models,  # noqa: F401
+    preflight,  # noqa: F401
     review,  # noqa: F401
     structures,  # noqa: F401
 )

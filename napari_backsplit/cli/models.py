@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,21 +12,17 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import (
     FINETUNE,
     LEARNING,
-    MANY_SUPPORTS,
     PlanSpec,
     RunSpec,
 )
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
-from napari_backsplit.cli.options import make_spec, pairs, with_spec
-
-if TYPE_CHECKING:
-    from napari_backsplit.backend.fusion.cases import Admit
+from napari_backsplit.cli.options import Spec, make_spec, pairs, with_spec
 
 TRAIN = "2 Train"
 COMPARE = "3 Compare"
 
-DetachOption = Annotated[bool, typer.Option("--detach", help="Start the job and return at once.")]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Queue the job and return at once.")]
 FromOption = Annotated[
     str,
     typer.Option(
@@ -54,15 +50,15 @@ def _run(
 def _job(
     project: Path, task: str, params: dict[str, Any], title: str, detach: bool, quiet: bool
 ) -> dict[str, Any]:
-    """Run a job, or start it, and return its number and result; say how it goes unless `quiet`."""
-    from napari_backsplit.backend.jobs import submit
+    """Run a job, or queue it, and return its number and result; say how it goes unless `quiet`."""
+    from napari_backsplit.backend.jobs import enqueue, submit
     from napari_backsplit.cli.console import follow_job, say
 
     require_project(project)
-    job = submit(project, task, params, title)
+    job = (enqueue if detach else submit)(project, task, params, title)
     tell = (lambda text: None) if quiet else say
     if detach:
-        tell(f"Started {job.id}: {title}.")
+        tell(f"Queued {job.id}: {title}.")
         return {"job": job.id}
     tell(f"{job.id}: {title}")
     result = follow_job(job, quiet=quiet).result or {}
@@ -79,17 +75,13 @@ def _outcome(job: str, result: dict[str, Any]) -> str:
 def _begin_training(folder: Path, spec: RunSpec) -> None:
     """Refuse an impossible run before it becomes a job, and keep the test set from now on."""
     from napari_backsplit.backend.project import Project
-    from napari_backsplit.backend.training.arms import arm_scheme, what_enters
-    from napari_backsplit.backend.training.baseline import require_plan_set
-    from napari_backsplit.backend.training.schedule import require_all_to_join
+    from napari_backsplit.backend.training.readiness import require_ready
+    from napari_backsplit.backend.training.trackers import require_tracker
 
     require_project(folder)
-    require_plan_set(folder, spec.plan_set, spec.fold)
+    require_tracker(spec.tracker)
     with Project.open(folder, fall_back=True) as project:
-        cases = project.training_cases()
-        scheme = arm_scheme(project, spec.arm, spec.supports, cases, spec.masks)
-        what_enters(project, scheme, cases)
-        require_all_to_join(spec, len(scheme.supports))
+        require_ready(project, spec)
         if not project.read_only:
             project.freeze_test()
 
@@ -151,20 +143,10 @@ def train(
     _run(project, "train", {"run": spec.model_dump(mode="json")}, title, detach, as_json)
 
 
-def _supports_for(folder: Path, admit: Admit) -> tuple[str, ...]:
-    """Choose the supports of a fine-tune from where the lesions lie, and say so."""
-    from napari_backsplit.backend.fusion.advisor import advise
-    from napari_backsplit.cli.console import say_aside
-    from napari_backsplit.cli.data import open_project
-
-    with open_project(folder, read_only=True) as project:
-        known = project.training_cases()
-        advice = advise(project, admit=admit, most=MANY_SUPPORTS)
-    held = ", ".join(f"{found.support} {found.holds:.0%}" for found in advice.supports)
-    some = len(advice.cases) < len(known)
-    seen = f" ({len(advice.cases)} of {len(known)} cases)" if some else ""
-    say_aside(f"Supports: {', '.join(advice.proposed)}. Lesions that lie in each: {held}{seen}.")
-    return advice.proposed
+def changes_of(spec: type[Spec], options: dict[str, Any]) -> dict[str, Any]:
+    """Return what was said on the command line, each value checked by its field."""
+    said = make_spec(spec, options)
+    return {name: getattr(said, name) for name in options}
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -190,23 +172,32 @@ def finetune(
 
     A foreign model needs a plan set with its plans first: backsplit plan --adopt MODEL.
     """
-    from napari_backsplit.backend.training.baseline import find_baseline, learning_of
+    from napari_backsplit.backend.improvement import propose
+    from napari_backsplit.backend.improvement_chain import control_of, training
     from napari_backsplit.backend.training.budget import trained_iterations, warnings
     from napari_backsplit.cli.console import say_aside, show
 
-    found = find_baseline(project, start)
-    options = {**FINETUNE, **found, **learning_of(project, found["baseline"]), **options}
-    spec = make_spec(RunSpec, options)
-    if not spec.supports:
-        spec = spec.model_copy(update={"supports": _supports_for(project, spec.masks)})
+    improvement = propose(project, start, changes_of(RunSpec, {**FINETUNE, **options}))
+    spec = improvement.run
+    for note in improvement.notes:
+        say_aside(note)
+    if improvement.plan is not None:
+        adopt = f"backsplit plan --adopt {spec.baseline} --name {improvement.plan.name}"
+        raise InputError("There is no plan set for this model and these cases.", f"Run: {adopt}")
     for warning in warnings(spec, trained_iterations(project / str(spec.baseline))):
         say_aside(warning, "yellow")
+    if detach and not no_control and (spec.by_the_clock or spec.patience):
+        raise InputError(
+            "The control takes as many epochs as the fine-tune came to: it cannot begin with it.",
+            "Leave out --detach, or use: backsplit improve",
+        )
     _begin_training(project, spec)
     titles = {"backsplit": "fine-tune with supports", "binary": "the same extra binary epochs"}
-    done = {}
+    done: dict[str, dict[str, Any]] = {}
     for arm in ("backsplit",) if no_control else ("backsplit", "binary"):
-        params = {"run": spec.model_copy(update={"arm": arm}).model_dump(mode="json")}
-        done[arm] = _job(project, "train", params, titles[arm], detach, quiet=as_json)
+        tuned = done.get("backsplit", {}).get("job", "")
+        run = control_of(spec, tuned)[0] if arm == "binary" else spec
+        done[arm] = _job(project, "train", training(run), titles[arm], detach, quiet=as_json)
     if as_json:
         show(done, as_json)
 

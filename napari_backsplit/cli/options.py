@@ -40,6 +40,7 @@ def with_spec(
         def wrapper(**arguments: Any) -> None:
             given = {name: arguments.pop(name) for name in fields}
             options = {name: value for name, value in given.items() if value is not None}
+            _require_one(options, getattr(spec, "either", ()))
             command(options=options, **arguments)
 
         added = [_parameter(name, field, defaults.get(name)) for name, field in fields.items()]
@@ -50,6 +51,12 @@ def with_spec(
         return wrapper
 
     return decorate
+
+
+def _require_one(options: Mapping[str, Any], either: tuple[str, ...]) -> None:
+    said = [f"--{name.replace('_', '-')}" for name in either if name in options]
+    if len(said) > 1:
+        raise InputError(f"{' and '.join(said)} exclude one another.", "Give one of them.")
 
 
 def _parameter(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from napari_backsplit.backend import improvement
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.fusion import advisor, places
 from napari_backsplit.backend.project import Project
@@ -58,7 +59,8 @@ LEARNT = {"optimiser": "adamw", "initial_lr": 3e-3, "weight_decay": 0.01}
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> int:
     """Every model that is started from was trained for this many batches."""
-    monkeypatch.setattr(baseline, "find_baseline", lambda folder, model: BASELINE)
+    monkeypatch.setattr(baseline, "start_of", lambda folder, model: BASELINE)
+    monkeypatch.setattr(improvement, "_called", lambda *given: ("model", ()))
     monkeypatch.setattr(baseline, "learning_of", lambda folder, model: LEARNT)
     monkeypatch.setattr(budget, "trained_iterations", lambda folder: 1)
     return 1
@@ -164,6 +166,23 @@ def test_the_control_differs_in_its_arm_alone(
     assert (tuned.head, tuned.split_noise, tuned.schedule) == ("random", 0.5, "cosine")
     _finetune(folder, "--no-control")
     assert [spec.arm for spec in _specs(asked)[2:]] == ["backsplit"]
+
+
+def test_the_control_of_hours_follows_the_fine_tune(
+    asked: list[dict[str, Any]], trained: int, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(project: Path, task: str, params: dict[str, Any], *_: Any, **how: Any) -> Any:
+        asked.append(params)
+        return {"job": f"000{len(asked)}-train"}
+
+    monkeypatch.setattr(models, "_job", job)
+    command = ["finetune", "--from", "2", "-p", str(make(MASKS)), "--hours", "2"]
+    assert runner.invoke(app, command).exit_code == 0
+    _, control = _specs(asked)
+    assert (control.hours, control.same_epochs_as) == (None, "jobs/0001-train/model")
+    refused = runner.invoke(app, [*command, "--detach"])
+    assert isinstance(refused.exception, InputError)
+    assert len(asked) == 2
 
 
 def test_supports_that_are_named_win_and_no_mask_is_read(

@@ -23,11 +23,13 @@ class ModelRecord(TypedDict):
     """What a model folder says of the images it has seen.
 
     ``training`` and ``validation`` are SHA-256 hashes of image files, ``validation`` those of the
-    fold that chose the best checkpoint; a list that is missing is not known.
+    fold that chose the best checkpoint; a list that is missing is not known. Not ``complete``:
+    a model that it started from does not say what it saw.
     """
 
     training: NotRequired[list[str] | None]
     validation: NotRequired[list[str] | None]
+    complete: NotRequired[bool]
     declared_unseen: NotRequired[bool]
 
 
@@ -50,7 +52,8 @@ def case_status(hashes: Iterable[str], model: ModelRecord) -> SeenStatus:
     training, validation = model.get("training"), model.get("validation")
     if own & {*(training or ()), *(validation or ())}:
         return "seen"
-    if own and training is not None and validation is not None:
+    says_all = training is not None and validation is not None and model.get("complete", True)
+    if own and says_all:
         return "verified"
     return "declared" if model.get("declared_unseen") else "unknown"
 

@@ -89,6 +89,8 @@ def summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def _difference(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
+    figures = asdict(contrast.difference)
+    means = {"mean": figures.pop("arm"), "mean_against": figures.pop("baseline")}
     return {
         "target": contrast.target,
         "arm": contrast.arm,
@@ -96,7 +98,8 @@ def _difference(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
         "group": contrast.group,
         "metric": contrast.metric.name,
         "unit": contrast.metric.unit,
-        **asdict(contrast.difference),
+        **means,
+        **figures,
         "reading": reading_of(comparison, contrast),
     }
 

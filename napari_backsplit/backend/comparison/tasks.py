@@ -8,6 +8,7 @@ targets (ids 1..T) on the image's grid, perhaps ``<case>[_<target>]_probability.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from napari_backsplit.backend.comparison.statistics import Bootstrap
 from napari_backsplit.backend.errors import GeometryError, InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import JobContext, Phase, Progress
+from napari_backsplit.backend.prediction.roles import HELD_OUT
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.volume import Volume, read_label_map, read_volume
 
@@ -92,9 +94,67 @@ class ArmFolder:
         if entry.get("role") in ("training", "validation"):
             return "seen"
         model = cast(ModelRecord, (self.record.get("model") or {}).get("seen") or {})
+        if entry.get("role") == HELD_OUT:
+            model = cast(ModelRecord, {**model, "validation": []})
         by_hash = case_status(hashes, model)
         said = entry.get("seen", "unknown")
         return by_hash if by_hash == "seen" or said not in _STATUSES else said
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The predictions of an arm: of one model, or of a model for each fold on its own cases.
+
+    Parameters
+    ----------
+    name : str
+    folders : tuple of ArmFolder
+        No case is in two of them.
+    """
+
+    name: str
+    folders: tuple[ArmFolder, ...]
+
+    @classmethod
+    def open(cls, name: str, folders: Sequence[Path]) -> Arm:
+        """Read what the prediction jobs of an arm left.
+
+        Raises
+        ------
+        InputError
+            There is no record of predictions, or two jobs predicted the same case.
+        """
+        arm = cls(name, tuple(ArmFolder.open(name, folder) for folder in folders))
+        twice = [case for case, count in Counter(arm.cases).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{twice[0]} was predicted twice for the arm {name}.",
+                "Pool predictions of different cases, as those of the folds are.",
+            )
+        return arm
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The cases that were predicted."""
+        return tuple(case for folder in self.folders for case in folder.cases)
+
+    @property
+    def recorded(self) -> dict[str, Mapping[str, Any]]:
+        """What is known of each case: whether it was seen, and its role in the model's training."""
+        return {
+            case: entry or {}
+            for folder in self.folders
+            for case, entry in folder.record["cases"].items()
+        }
+
+    @property
+    def configurations(self) -> set[str | None]:
+        """nnU-Net's configurations of its models."""
+        return {(f.record.get("model") or {}).get("configuration") for f in self.folders}
+
+    def folder_of(self, case: str) -> ArmFolder:
+        """Return the predictions that a case is in."""
+        return next(folder for folder in self.folders if case in folder.cases)
 
 
 @dataclass(frozen=True)
@@ -102,7 +162,7 @@ class CaseReader:
     """Reads the cases of a project with the predictions of several arms."""
 
     project: Project
-    arms: tuple[ArmFolder, ...]
+    arms: tuple[Arm, ...]
 
     def read(self, case: str, *, for_figure: bool = False) -> CaseInput:
         """Read a case: with the image for a figure, otherwise with the probabilities."""
@@ -111,17 +171,18 @@ class CaseReader:
         targets = self.project.schema.target_names
         masks = self.project.masks(case)
         image = self.project.image_paths(case)[0] if for_figure else None
+        arms = [arm.folder_of(case) for arm in self.arms]
         return CaseInput(
             case=case,
             patient=value.patient,
             spacing_mm=geometry.spacing_mm,
             reference={target: masks[target] for target in targets if target in masks},
-            predictions={arm.name: self._masks(arm, case, targets) for arm in self.arms},
+            predictions={arm.name: self._masks(arm, case, targets) for arm in arms},
             probabilities={}
             if for_figure
-            else {arm.name: self._probabilities(arm, case, targets) for arm in self.arms},
+            else {arm.name: self._probabilities(arm, case, targets) for arm in arms},
             image=read_volume(image) if image else None,
-            seen=weakest(arm.seen(case, self._hashes(case)) for arm in self.arms),
+            seen=weakest(arm.seen(case, self._hashes(case)) for arm in arms),
         )
 
     def _hashes(self, case: str) -> list[str]:
@@ -158,9 +219,10 @@ class CaseReader:
 def run_compare(context: JobContext) -> dict[str, Any]:
     """Compare prediction jobs on the project's references; write comparisons/<id>/.
 
-    Parameters of the job: arms (name -> folder of a prediction job, relative to the project),
-    baseline (name), controls (names), tolerance_mm, cases (None: those that all arms
-    predicted), missed_hd95, resamples, seed, title.
+    Parameters of the job: arms (name -> folder of a prediction job, relative to the project, or
+    a list of folders that are pooled, as those of the folds are), baseline (name), controls
+    (names), about (name -> what the arm is, in words), tolerance_mm, cases (None: those that all
+    arms predicted), missed_hd95, resamples, seed, title.
 
     Returns
     -------
@@ -170,7 +232,8 @@ def run_compare(context: JobContext) -> dict[str, Any]:
     """
     params = context.params
     arms = tuple(
-        ArmFolder.open(name, context.path(folder)) for name, folder in params["arms"].items()
+        Arm.open(name, [context.path(folder) for folder in _listed(folders)])
+        for name, folders in params["arms"].items()
     )
     with Project.open(context.project_folder, read_only=True) as project:
         reader = CaseReader(project, arms)
@@ -183,10 +246,16 @@ def run_compare(context: JobContext) -> dict[str, Any]:
             folder,
             lambda case: reader.read(case, for_figure=True),
             ReportInfo(
-                title=params.get("title") or "Comparison", notes=tuple(_notes(project, arms, cases))
+                title=params.get("title") or "Comparison",
+                arms=params.get("about"),
+                notes=tuple(_notes(project, arms, cases)),
             ),
         )
     return _result(context, comparison, report, cases)
+
+
+def _listed(folders: str | Sequence[str]) -> Sequence[str]:
+    return [folders] if isinstance(folders, str) else folders
 
 
 def settings_of(params: Mapping[str, Any]) -> ComparisonSettings:
@@ -205,9 +274,7 @@ def settings_of(params: Mapping[str, Any]) -> ComparisonSettings:
     )
 
 
-def choose_cases(
-    project: Project, arms: Sequence[ArmFolder], wanted: Sequence[str] | None
-) -> list[str]:
+def choose_cases(project: Project, arms: Sequence[Arm], wanted: Sequence[str] | None) -> list[str]:
     """Return the labelled cases that every arm predicted, or check those wanted.
 
     Raises
@@ -251,16 +318,23 @@ def _measure(context: JobContext, reader: CaseReader, cases: Sequence[str]) -> I
     context.report(Progress(done=len(cases), total=len(cases)))
 
 
-def _notes(project: Project, arms: Sequence[ArmFolder], cases: Sequence[str]) -> Iterator[str]:
-    predicted = {case for arm in arms for case in arm.record["cases"]}
+def _notes(project: Project, arms: Sequence[Arm], cases: Sequence[str]) -> Iterator[str]:
+    predicted = {case for arm in arms for case in arm.recorded}
     if left_out := len(predicted - set(cases)):
         yield (
             f"{left_out} predicted case{'s' if left_out > 1 else ''} left out: without a "
             "reference, rejected in the review, not predicted by every arm, or not chosen."
         )
-    models = [arm.record.get("model") or {} for arm in arms]
-    if len({model.get("configuration") for model in models}) > 1:
+    if len(set.union(*(arm.configurations for arm in arms))) > 1:
         yield "The arms use different configurations: more than the label map differs."
+    roles = {case: {arm.recorded[case].get("role") for arm in arms} for case in cases}
+    held_out = [case for case, each in roles.items() if HELD_OUT in each <= {HELD_OUT, "unseen"}]
+    if held_out:
+        yield (
+            f"Cross-validation: {len(held_out)} of {len(cases)} cases were predicted by networks "
+            "of the fold that held them out, with the last checkpoint, which does not depend on "
+            "them. Plans, and supports that were chosen for the whole project, may."
+        )
 
 
 def _result(

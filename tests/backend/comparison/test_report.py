@@ -115,6 +115,7 @@ def test_the_summary_is_strict_json(written, comparison):
     assert summary["verdicts"][0]["sentence"] == comparison.verdicts[0].sentence
     assert summary["cases"]["case_001"] == "verified"
     assert {d["group"] for d in summary["differences"]} == {"lesion", "lesion-free"}
+    assert {d["arm"] for d in summary["differences"]} <= set(summary["arms"])
 
 
 @pytest.mark.parametrize("kind", ["no image", "one lesion-free case", "long name", "nothing found"])

@@ -143,3 +143,71 @@ def test_a_prediction_on_another_grid_is_refused(project, draw):
 def test_an_arm_without_predictions_is_refused(project):
     with pytest.raises(InputError, match="The arm new has no finished predictions"):
         run_compare(Context(project, arms={**ARMS, "new": "jobs/9"}))
+
+
+# ---------------------------------------------------------------- pooled folds
+
+
+@pytest.fixture
+def folds(project, draw):
+    """The arms' predictions, each arm's in a job for each of two folds."""
+    cases = [f"case_{k:03}" for k in range(1, 8)]
+    parts = {"0": cases[:4], "1": cases[4:]}
+    arms = {}
+    for arm, job in ARMS.items():
+        arms[arm] = [f"{job}-{fold}" for fold in parts]
+        for fold, own in parts.items():
+            (project / f"{job}-{fold}" / "predictions").mkdir(parents=True)
+            for case in own:
+                source = project / job / "predictions" / f"{case}.nii.gz"
+                source.rename(project / f"{job}-{fold}" / "predictions" / source.name)
+            held_out = {case: {"seen": "verified", "role": "held out"} for case in own}
+            with Project.open(project, read_only=True) as opened:
+                digests = [opened.case(case).images["CT"].sha256 for case in own]
+            record(
+                project / f"{job}-{fold}", held_out, seen={"training": [], "validation": digests}
+            )
+    return arms
+
+
+def test_folds_are_pooled_and_their_own_cases_counted(project, folds):
+    result = run_compare(Context(project, arms=folds, about={"backsplit": "with kidney"}))
+    assert result["cases"] == 7
+    summary = json.loads((project / result["folder"] / "summary.json").read_text())
+    assert set(summary["cases"].values()) == {"verified"}
+    report = (project / result["report"]).read_text()
+    assert "Cross-validation: 7 of 7 cases" in report
+    assert "with kidney" in report
+
+
+def test_pooled_folds_measure_what_one_job_would(project, folds, draw):
+    pooled = run_compare(Context(project, arms=folds))
+    summary = json.loads((project / pooled["folder"] / "summary.json").read_text())
+    for arm, folders in folds.items():
+        for folder in folders:
+            for file in (project / folder / "predictions").glob("*.nii.gz"):
+                file.rename(project / ARMS[arm] / "predictions" / file.name)
+    alone = run_compare(Context(project))
+    same = json.loads((project / alone["folder"] / "summary.json").read_text())
+    assert summary["summaries"] == same["summaries"]
+    assert summary["differences"] == same["differences"]
+
+
+def test_a_case_that_a_fold_was_taught_is_not_counted(project, folds):
+    with Project.open(project, read_only=True) as opened:
+        digest = opened.case("case_001").images["CT"].sha256
+    job = project / folds["backsplit"][0]
+    cases = {f"case_{k:03}": {"seen": "verified", "role": "held out"} for k in range(1, 5)}
+    cases["case_002"]["role"] = "validation"  # the best checkpoint, or patience
+    record(job, cases, seen={"training": [digest], "validation": []})
+    result = run_compare(Context(project, arms=folds))
+    summary = json.loads((project / result["folder"] / "summary.json").read_text())
+    seen = [case for case, state in summary["cases"].items() if state == "seen"]
+    assert seen == ["case_001", "case_002"]
+    assert "Cross-validation: 6 of 7" in (project / result["report"]).read_text()
+
+
+def test_a_case_in_two_folds_is_refused(project, folds):
+    twice = {**folds, "backsplit": [*folds["backsplit"], folds["backsplit"][0]]}
+    with pytest.raises(InputError, match="case_001 was predicted twice for the arm backsplit"):
+        run_compare(Context(project, arms=twice))
