@@ -11,6 +11,7 @@ from typing import Literal
 from qtpy.QtCore import QObject, Signal
 
 from napari_backsplit.backend.errors import BackSplitError
+from napari_backsplit.backend.jobs.courtesy import claim
 from napari_backsplit.backend.structures.annotation import Annotation
 from napari_backsplit.backend.structures.engines import (
     About,
@@ -118,14 +119,21 @@ class EngineDriver(QObject):
             raise EngineCancelled
         about = self._ready()
         assert self._engine is not None
-        return order.annotation.prompt(
-            order.structure,
-            order.prompt,
-            self._engine,
-            about,
-            channel=order.channel,
-            cancelled=order.stop.is_set,
-        )
+        device = self._claims()
+        with claim(device, free_cache=device.startswith("cuda")):
+            return order.annotation.prompt(
+                order.structure,
+                order.prompt,
+                self._engine,
+                about,
+                channel=order.channel,
+                cancelled=order.stop.is_set,
+            )
+
+    def _claims(self) -> str:
+        """Return the device that training leaves to the engine while it answers, "" for none."""
+        device: str = getattr(self._engine, "device", "")
+        return device if self.settings.training_waits else ""
 
     def _free(self) -> None:
         if self._engine is not None:

@@ -51,6 +51,9 @@ class EngineDialog(QDialog):
         column.addWidget(self._build_here())
         column.addWidget(self.elsewhere)
         column.addWidget(self._build_elsewhere())
+        self.notify = QCheckBox("Tell me on the desktop when a training ends")
+        self.notify.setToolTip(EngineSettings.model_fields["notify"].description)
+        column.addWidget(self.notify)
         self.said = QLabel()
         self.said.setWordWrap(True)
         column.addWidget(self.said)
@@ -73,6 +76,8 @@ class EngineDialog(QDialog):
             model_folder=self.folder.text().strip(),
             device=device if device else "auto",
             threads=self.threads.value(),
+            training_waits=self.waits.isChecked(),
+            notify=self.notify.isChecked(),
             url=self.url.text().strip(),
             key=self.key.text().strip(),
             insecure=self.insecure.isChecked(),
@@ -84,6 +89,8 @@ class EngineDialog(QDialog):
         self.folder.setText(settings.model_folder)
         self.device.setCurrentText(settings.device)
         self.threads.setValue(settings.threads)
+        self.waits.setChecked(settings.training_waits)
+        self.notify.setChecked(settings.notify)
         self.url.setText(settings.url)
         self.key.setText(settings.key)
         self.insecure.setChecked(settings.insecure)
@@ -108,6 +115,9 @@ class EngineDialog(QDialog):
         form.addRow("Model folder", in_row(self.folder, choose, self.download))
         form.addRow("Device", self.device)
         form.addRow("CPU threads", self.threads)
+        self.waits = QCheckBox("Training waits for my clicks")
+        self.waits.setToolTip(EngineSettings.model_fields["training_waits"].description)
+        form.addRow("", self.waits)
         _help(form, {"Device": "device", "CPU threads": "threads"})
         return self.here_part
 

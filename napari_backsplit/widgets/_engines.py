@@ -42,9 +42,11 @@ class Engines(QObject):
         """Choose an engine; return how many prompts were dropped with the one it replaces."""
         dropped = 0
         known = self._drivers.get(name)
-        if known is not None and known.settings != settings:
+        if known is not None and not known.settings.same_engine(settings):
             dropped = len(known.orders)
             self._retire(self._drivers.pop(name))
+        elif known is not None:
+            known.settings = settings
         if name not in self._drivers:
             self._drivers[name] = self._made(name, settings)
         self.driver = self._drivers[name]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QComboBox,
     QFrame,
     QHBoxLayout,
@@ -33,6 +34,18 @@ def narrow(box: QComboBox) -> QComboBox:
     box.setMinimumContentsLength(10)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return box
+
+
+class Wheel(QObject):
+    """Lets the wheel scroll the panel rather than change a field that was not clicked."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Leave a turn of the wheel to the panel (called by Qt)."""
+        field = isinstance(watched, QComboBox | QAbstractSpinBox)
+        scrolls = field and event.type() == QEvent.Type.Wheel and not watched.hasFocus()
+        if scrolls:
+            event.ignore()
+        return scrolls
 
 
 def swatch(colour: str) -> QIcon:

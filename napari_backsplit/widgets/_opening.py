@@ -45,12 +45,27 @@ def reload(project: Project, annotation: Annotation | None) -> None:
         with_masks(annotation)
 
 
+LATER = (
+    "widgets.training",
+    "backend.improvement",
+    "backend.training.preflight",
+    "backend.answer",
+)
+"""What the third step needs."""
+
+
 def warm_up() -> None:
     """Load what is asked for later: pandas and units for napari's first layers, and the review."""
     labels = np.zeros((2, 2, 2), np.uint8)
     for make in (Image, Labels):
         make(labels, units=("mm", "mm", "mm"), axis_labels=("z", "y", "x"))
     import_module("napari_backsplit.widgets.review")
+
+
+def warm_up_later() -> None:
+    """Load what the third step needs; no project that is opened waits for it."""
+    for name in LATER:
+        import_module(f"napari_backsplit.{name}")
 
 
 def load_case(project: Project, case: str) -> Annotation:

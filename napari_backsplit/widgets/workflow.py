@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import QSize
 from qtpy.QtWidgets import (
     QApplication,
     QButtonGroup,
     QFileDialog,
-    QFrame,
     QHBoxLayout,
     QLabel,
     QMenu,
-    QMessageBox,
     QPushButton,
     QSizePolicy,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -35,8 +31,10 @@ from napari_backsplit.backend.structures.settings import EngineSettings
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._following import Following
+from napari_backsplit.widgets._keys import show_keys
 from napari_backsplit.widgets._layout import bold, scrolling, short
-from napari_backsplit.widgets._opening import warm_up
+from napari_backsplit.widgets._message import MessageBar
+from napari_backsplit.widgets._opening import warm_up, warm_up_later
 from napari_backsplit.widgets._starting import (
     IMAGES,
     images_in,
@@ -44,22 +42,21 @@ from napari_backsplit.widgets._starting import (
     project_from_layer,
     sample_folder,
 )
-from napari_backsplit.widgets._tools import KEYS, Tools
+from napari_backsplit.widgets._supervising import Supervising
+from napari_backsplit.widgets._telling import Announcer
+from napari_backsplit.widgets._threads import Lane
+from napari_backsplit.widgets._tools import Tools
+from napari_backsplit.widgets._welcome import LATER, Welcome, page_of
 from napari_backsplit.widgets.structures import StructuresPanel
 
 if TYPE_CHECKING:
     import napari
 
     from napari_backsplit.widgets.review import ReviewPanel
+    from napari_backsplit.widgets.training import TrainingPanel
 
 STEPS = ("Structures", "Review", "Train", "Compare")
-REVIEW = 1
-SAID_FOR_MS = 12_000
-LATER = {
-    "Train": "Training has no panel yet.\n\nIn a terminal: backsplit plan, backsplit train, "
-    "backsplit finetune",
-    "Compare": "Comparing has no panel yet.\n\nIn a terminal: backsplit predict, backsplit compare",
-}
+REVIEW, TRAIN = 1, 2
 _WIDE = (QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
 
@@ -81,7 +78,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.tools = Tools(napari_viewer, self.desk, self.layers)
         self.panel = StructuresPanel(napari_viewer, self.desk, self.tools)
         self._review: ReviewPanel | None = None
+        self._training: TrainingPanel | None = None
         self.following = Following(self.desk)
+        self.announcer = Announcer(self.desk)
+        self.supervising = Supervising(self.desk)
         self.setMinimumWidth(360)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         column = QVBoxLayout(self)
@@ -89,16 +89,16 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         column.addLayout(self._build_header())
         column.addLayout(self._build_steps())
         column.addWidget(self._build_pages(), 1)
-        column.addWidget(self._build_message())
-        notice = QLabel(NOTICE)
-        notice.setEnabled(False)
-        column.addWidget(notice)
+        self.message = MessageBar()
+        self.said, self.remedy = self.message.said, self.message.remedy
+        column.addWidget(self.message)
+        column.addWidget(QLabel(NOTICE, enabled=False))
         self._connect()
         self._closed = False
         QApplication.instance().aboutToQuit.connect(self.close_all)
         # napari does not close the dock that it deletes with its window.
         self.destroyed.connect(partial(_abandon, self.desk))
-        self.desk.files.do(warm_up)
+        self.desk.files.do(warm_up, lambda _: self._warm_up_later())
         self.desk.load_settings()
         self.look_for_engines()
 
@@ -138,71 +138,31 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def _build_pages(self) -> QStackedWidget:
         self.pages = QStackedWidget()
-        self.pages.addWidget(scrolling(self._build_empty()))
+        self.pages.addWidget(scrolling(self._build_welcome()))
         self.pages.addWidget(self.panel)
-        self.pages.addWidget(QWidget())  # the review, once it is asked for
-        for step in STEPS[2:]:
-            page = QLabel(LATER[step])
-            page.setWordWrap(True)
-            page.setAlignment(Qt.AlignmentFlag.AlignTop)
-            page.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            self.pages.addWidget(page)
+        for _ in (REVIEW, TRAIN):
+            self.pages.addWidget(QWidget())  # made once it is asked for
+        for words in LATER:
+            self.pages.addWidget(page_of(words))
         return self.pages
 
-    def _build_empty(self) -> QWidget:
-        page = QWidget()
-        column = QVBoxLayout(page)
-        self.welcome = QLabel(
-            "No project yet.\n\nA project keeps your images together with the masks you click. "
-            "Try the sample, open a project, or drop an image (NIfTI, NRRD, MHA, a DICOM folder) "
-            "into the viewer."
-        )
-        self.welcome.setWordWrap(True)
-        self.start = QPushButton()
+    def _build_welcome(self) -> QWidget:
+        ways = {
+            "Try the sample": self.open_sample,
+            "Open a project…": self.choose_project,
+            "New project…": self.new_project,
+        }
+        page = Welcome(ways)
+        self.start = page.start
         self.start.clicked.connect(self.start_with_layer)
-        column.addWidget(self.welcome)
-        column.addWidget(self.start)
-        for title, action in (
-            ("Try the sample", self.open_sample),
-            ("Open a project…", self.choose_project),
-            ("New project…", self.new_project),
-        ):
-            button = QPushButton(title)
-            button.clicked.connect(action)
-            column.addWidget(button)
-        column.addStretch(1)
         return page
 
-    def _build_message(self) -> QFrame:
-        self.message = QFrame()
-        self.message.setFrameShape(QFrame.Shape.StyledPanel)
-        self.said = QLabel()
-        self.said.setWordWrap(True)
-        self.said.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.remedy = QPushButton()
-        close = QToolButton()
-        close.setText("×")
-        close.setToolTip("Hide this message")
-        close.clicked.connect(self.message.hide)
-        row = QHBoxLayout(self.message)
-        row.addWidget(self.said, 1)
-        row.addWidget(self.remedy)
-        row.addWidget(close, 0, Qt.AlignmentFlag.AlignTop)
-        self.message.hide()
-        self._forget = QTimer(self)
-        self._forget.setSingleShot(True)
-        self._forget.setInterval(SAID_FOR_MS)
-        self._forget.timeout.connect(self.message.hide)
-        return self.message
-
     def _connect(self) -> None:
-        self._remedy: Callable[[], object] = lambda: None
-        self.remedy.clicked.connect(lambda: self._remedy())
         self.steps.idClicked.connect(lambda number: self._show_page())
         self.desk.project_changed.connect(self._show_project)
         self.desk.case_changed.connect(self._show_case)
         self.desk.failed.connect(self.show_error)
-        self.desk.told.connect(self.say)
+        self.desk.told.connect(self.message.say)
         self.following.freed.connect(self._offer_to_write)
         self.panel.settings.clicked.connect(self.choose_settings)
         self.panel.keys.clicked.connect(self.show_keys)
@@ -239,10 +199,13 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def _show_page(self) -> None:
         step = self.steps.checkedId()
-        empty = step < 2 and self.desk.project is None
+        empty = step <= TRAIN and self.desk.project is None
         reviewing = step == REVIEW and not empty
         if reviewing or self._review is not None:
             self.review.set_active(reviewing)
+        training = step == TRAIN and not empty
+        if training or self._training is not None:
+            self.training.set_active(training)
         self.tools.active = step <= REVIEW
         self.pages.setCurrentIndex(0 if empty else step + 1)
 
@@ -259,49 +222,44 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             from napari_backsplit.widgets.review import ReviewPanel
 
             self._review = ReviewPanel(self.viewer, self.desk, self.tools)
-            page = self.pages.widget(REVIEW + 1)
-            self.pages.insertWidget(REVIEW + 1, self._review)
-            self.pages.removeWidget(page)
+            self._set_page(REVIEW, self._review)
         return self._review
 
-    def say(self, words: str) -> None:
-        """Say something that is no error, for a while; no words hide what was said."""
-        self._show_message(words)
-        self._forget.start()
+    @property
+    def training(self) -> TrainingPanel:
+        """The panel of training; made when it is first asked for, as it loads much."""
+        if self._training is None:
+            from napari_backsplit.widgets.training import TrainingPanel
 
-    def _show_message(self, words: str) -> None:
-        self._forget.stop()
-        self.said.setText(words)
-        self.remedy.hide()
-        self.message.setVisible(bool(words))
+            self._training = TrainingPanel(self.viewer, self.desk)
+            self._training.step_wanted.connect(self.show_step)
+            self._set_page(TRAIN, self._training)
+        return self._training
+
+    def _set_page(self, step: int, panel: QWidget) -> None:
+        page = self.pages.widget(step + 1)
+        self.pages.insertWidget(step + 1, panel)
+        self.pages.removeWidget(page)
+        page.deleteLater()
+
+    def show_step(self, step: int) -> None:
+        """Show another step."""
+        self.steps.button(step).setChecked(True)
+        self._show_page()
 
     def show_error(self, error: BaseException) -> None:
         """Say what went wrong, with the remedy as a button where there is one."""
         if not isinstance(error, BackSplitError):
             show_error(f"{type(error).__name__}: {error}")
-        self._show_message(f"▲ {error}")
+        self.message.keep(f"▲ {error}")
         project, driver = self.desk.project, self.desk.driver
         if isinstance(error, ConsentMissing) and project is not None and driver is not None:
             host = server_of(driver.name, driver.settings)
-            self._offer("Agree for this project", partial(self.agree, project, host))
-
-    def _offer(self, title: str, remedy: Callable[[], object]) -> None:
-        self._forget.stop()
-        self._remedy = remedy
-        self.remedy.setText(title)
-        self.remedy.show()
+            self.message.offer("Agree for this project", partial(self.agree, project, host))
 
     def show_keys(self) -> None:
         """Show what the keys do, in a window of its own that may stay."""
-        keys = {key.replace("Control", "Ctrl"): words for key, words in KEYS.values()}
-        keys["Ctrl+click"] = "turn ± over for one prompt"
-        row = "<tr><td><b>{}</b>&nbsp;&nbsp;</td><td>{}</td></tr>"
-        rows = "".join(row.format(key, words) for key, words in keys.items())
-        self.sheet = QMessageBox(self)
-        self.sheet.setWindowTitle("Keys")
-        self.sheet.setText(f"While the canvas has the focus:<br><table>{rows}</table>")
-        self.sheet.setModal(False)
-        self.sheet.show()
+        self.sheet = show_keys(self)
 
     # ------------------------------------------------------------------ projects
 
@@ -325,10 +283,10 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         """Offer to write in a project that another window has closed."""
         project = self.desk.project
         if project is not None:
-            self.say("No other window writes in this project any more.")
+            self.message.say("No other window writes in this project any more.")
             folder = project.folder
             again = partial(Project.open, folder, fall_back=True)
-            self._offer("Open it to write", lambda: self.desk.open_project(again))
+            self.message.offer("Open it to write", lambda: self.desk.open_project(again))
 
     def _is_open(self, folder: Path) -> bool:
         return self.desk.project is not None and self.desk.project.folder == folder.resolve()
@@ -369,6 +327,11 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ engines
 
+    def _warm_up_later(self) -> None:
+        lane = Lane(self.desk.hop, self.desk.failed.emit, "warm-up")
+        lane.do(warm_up_later)
+        lane.close()
+
     def look_for_engines(self) -> None:
         """Look which engines can be used, away from the window's thread."""
         settings = self.desk.settings
@@ -379,7 +342,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         asked = self.desk.settings.model_folder or self.desk.settings.is_elsewhere
         for state in states if asked else ():
             if state.state == "needs":
-                self._show_message(f"▲ {state.title}: {state.reason} {state.remedy}")
+                self.message.keep(f"▲ {state.title}: {state.reason} {state.remedy}")
         ready = [state.name for state in states if state.state == "ready"]
         present = self.desk.driver.name if self.desk.driver else ""
         if ready:
@@ -405,7 +368,9 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         except BackSplitError as error:
             self.show_error(error)
         else:
-            self.say(f"Recorded: images of this project may be sent to {host}. Click again.")
+            self.message.say(
+                f"Recorded: images of this project may be sent to {host}. Click again."
+            )
 
     def close_all(self) -> None:
         """Write what changed and end the engines; the dock is of no use after it."""
@@ -415,9 +380,11 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.tools.close()
         if self._review is not None:
             self._review.close_all()
-        self.following.close()
-        self.layers.close()
-        self.desk.close()
+        if self._training is not None:
+            self._training.close_all()
+        self.announcer.close_all()
+        for part in (self.following, self.supervising, self.layers, self.desk):
+            part.close()
 
     def closeEvent(self, event: Any) -> None:
         """Leave nothing running behind (called by Qt)."""
