@@ -257,7 +257,9 @@ class _Reading:
 
 def _signed(value: float) -> str:
     text = _plain(value)
-    return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+    if text.startswith(MINUS):
+        return text
+    return f"{'+' if float(text) else '±'}{text}"
 
 
 def _plain(value: float) -> str:

@@ -187,11 +187,13 @@ def _supports(project: Project | Path, run: RunSpec) -> tuple[tuple[str, ...], s
     with reading(project) as opened:
         known = opened.training_cases()
         advice = advise(opened, admit=run.masks, most=MANY_SUPPORTS)
-    held = ", ".join(f"{found.support} {found.holds:.0%}" for found in advice.supports)
+    usable = [found for found in advice.supports if found.usable]
+    held = ", ".join(f"{found.support} {found.holds:.0%}" for found in usable)
     some = len(advice.cases) < len(known)
     seen = f" ({len(advice.cases)} of {len(known)} cases)" if some else ""
     chosen = ", ".join(advice.proposed)
-    return advice.proposed, f"Supports: {chosen}. Lesions that lie in each: {held}{seen}."
+    none = "" if any(found.holds for found in usable) else " None holds a lesion: is one missing?"
+    return advice.proposed, f"Supports: {chosen}. Lesions that lie in each: {held}{seen}.{none}"
 
 
 def _called(

@@ -93,6 +93,7 @@ from napari_backsplit.cli import (  # noqa: E402  they add commands
     jobs,  # noqa: F401
     models,  # noqa: F401
     preflight,  # noqa: F401
+    repeating,  # noqa: F401
     review,  # noqa: F401
     structures,  # noqa: F401
 )

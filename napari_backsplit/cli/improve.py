@@ -104,12 +104,12 @@ def _look(project: Path, improvement: Improvement) -> None:
     for note in improvement.notes:
         say_aside(note)
     styles = {"passed": "", "warned": "yellow", "refused": "red"}
+    refused = refusals(checks)
     for check in checks:
-        if check.level != "passed":
+        if check.level != "passed" and check not in refused[:1]:
             text = f"{check.name}: {check.text} {check.remedy}".strip()
             say_aside(text, styles[check.level])
     say_aside(sentence(improvement, takes))
-    refused = refusals(checks)
     if refused:
         raise InputError(
             f"It cannot begin: {refused[0].text}", refused[0].remedy or "See: backsplit preflight"

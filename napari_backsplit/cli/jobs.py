@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_backsplit.backend.errors import InputError, JobError
+from napari_backsplit.backend.errors import JobError
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
-from napari_backsplit.cli.options import pairs
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.jobs import Chain, Job, JobStatus
@@ -259,46 +257,6 @@ def delete(
 
 
 @commands.command()
-def repeat(
-    job: JobArgument,
-    project: ProjectOption = Path(),
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A parameter to change: run.epochs=50. Can be repeated."),
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Its title; that of the job.")] = None,
-) -> None:
-    """Do a job again with other parameters, and what needs it; both wait in the queue."""
-    from napari_backsplit.backend.jobs import repeat as again
-    from napari_backsplit.cli.console import say
-
-    found = find_job(project, job)
-    made = again(found, _nested(pairs(changes)), title=title)
-    say(f"Queued {made.id}: {made.spec.title}. Follow it with: backsplit jobs follow {made.id}")
-
-
-def _nested(values: dict[str, str]) -> dict[str, Any]:
-    """Return {"run": {"epochs": 50}} for {"run.epochs": "50"}."""
-    nested: dict[str, Any] = {}
-    for path, text in values.items():
-        *above, name = path.split(".")
-        place = nested
-        for key in above:
-            place = place.setdefault(key, {})
-            if not isinstance(place, dict):
-                raise InputError(f"--set gives {path} and a part of it.", "Give one of the two.")
-        place[name] = _value(text)
-    return nested
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-@commands.command()
 def follow(
     job: JobArgument,
     project: ProjectOption = Path(),
@@ -308,9 +266,13 @@ def follow(
     ] = False,
 ) -> None:
     """Show a job's progress until it is over; Ctrl-C leaves it running."""
+    from napari_backsplit.backend.jobs import ensure_supervisor, queued
     from napari_backsplit.cli.console import follow_job
 
-    follow_job(find_job(project, job), cancel_on_interrupt=cancel_on_interrupt)
+    found = find_job(project, job)
+    if queued(project):
+        ensure_supervisor(project)
+    follow_job(found, cancel_on_interrupt=cancel_on_interrupt)
 
 
 @commands.command()

@@ -110,7 +110,7 @@ def _show(checks: list[Check], takes: Estimate | None, as_json: bool) -> None:
     rows = ((check.name, MARK[check.level], _words(check)) for check in checks)
     table(("look at", "", "what was found"), rows)
     if takes is not None:
-        say(f"It takes {takes.text}.")
+        say(f"Time, memory and space: {takes.text}.")
     refused = sum(check.level == "refused" for check in checks)
     say(f"{refused} of {len(checks)} refused: nothing can begin." if refused else "It can begin.")
 

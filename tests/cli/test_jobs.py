@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def links(project: Path) -> list[Job]:
     """A chain of two, and a job after it."""
     first = enqueue(project, "plan", {}, "Fine-tune: plan")
-    run = {"run": {"epochs": 50, "lr": 0.1}, "of": f"jobs/{first.id}"}
+    run = {"run": {"epochs": 50, "initial_lr": 0.1}, "of": f"jobs/{first.id}"}
     second = enqueue(project, "train", run, "Fine-tune: train", needs=[first.id], chain=first.id)
     return [first, second, enqueue(project, "predict", {}, "Predict 3 cases")]
 
@@ -128,9 +128,28 @@ def test_repeat_with_changes(project: Path, links: list[Job]) -> None:
     text = said("repeat", 2, "--set", "run.epochs=5", "--set", "run.device=cuda", "--title", "New")
     assert "Queued 0004-train: New." in text
     again = Job(project / "jobs" / "0004-train")
-    assert again.spec.params["run"] == {"epochs": 5, "lr": 0.1, "device": "cuda"}
+    assert again.spec.params["run"] == {"epochs": 5, "initial_lr": 0.1, "device": "cuda"}
     wrong = call("repeat", 2, "--set", "run=1", "--set", "run.epochs=3")
     assert isinstance(wrong.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("run.epoch=1", "no parameter run.epoch"),
+        ("epochs=1", "no parameter 'epochs'"),
+        ("run.epochs=0", "--epochs 0"),
+        ("run=1", "no single value"),
+    ],
+)
+def test_repeat_refuses_what_the_job_would_not_take(
+    project: Path, links: list[Job], change: str, said: str
+) -> None:
+    fails(links[1])
+    wrong = call("repeat", 2, "--set", change)
+    assert isinstance(wrong.exception, InputError)
+    assert said in str(wrong.exception)
+    assert queued(project) == ["0001-plan", "0002-train", "0003-predict"]
 
 
 def test_cancel_and_resume_of_a_chain(project: Path, links: list[Job]) -> None:

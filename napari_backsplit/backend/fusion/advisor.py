@@ -107,7 +107,8 @@ def _require(
 ) -> None:
     if not cases:
         raise InputError(
-            "There is no case to look at.", "Import images and masks of the target first."
+            "There is no case to look at.",
+            "Import images and masks of the target; cases that the review rejected do not count.",
         )
     if not project.schema.fused_supports:
         raise InputError("The project has no support.", "Import or click a support first.")

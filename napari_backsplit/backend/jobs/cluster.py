@@ -366,7 +366,7 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
+    return (lines[0] if lines else "it does not answer")[:200].rstrip(".")
 
 
 def _failure(error: BaseException | None) -> JobError:

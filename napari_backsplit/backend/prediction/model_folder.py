@@ -228,6 +228,10 @@ def _model_root(path: Path) -> Path:
         return path
     if path.name.startswith("fold_") and (path.parent / "plans.json").exists():
         return path.parent
+    if (path / "project.json").exists():
+        raise InputError(
+            f"{path} is a project, not a model.", "Choose a model in it, or the number of its job."
+        )
     found = sorted(
         plans.parent for level in ("*", "*/*") for plans in path.glob(level + "/plans.json")
     )

@@ -121,6 +121,10 @@ def _verdicts(project: Project, run: RunSpec, cases: Sequence[str]) -> Iterator[
     elif run.masks == "unreviewed" and kinds["unreviewed"]:
         text = f"{said} of {len(cases)} cases; masks that nobody looked at enter."
         yield warned("verdicts", text, "Look at them in the review first.", "review")
+    elif doubted := [case for case in cases if _needs_work(project, case)]:
+        text = f"{said} of {len(cases)} cases; {some(doubted)} as a case needs work."
+        remedy = "Go on, as its masks are accepted; or reject the case in the review."
+        yield warned("verdicts", text, remedy, "review")
     else:
         yield passed("verdicts", f"{said} of {len(cases)} cases.")
     yield from _known(project, run, cases, supports)
@@ -131,6 +135,11 @@ def _supports(project: Project, run: RunSpec) -> tuple[str, ...]:
     if run.arm not in WITH_SUPPORTS:
         return ()
     return tuple(name for name in known if not run.supports or name in run.supports)
+
+
+def _needs_work(project: Project, case: str) -> bool:
+    verdict = project.verdict(case)
+    return verdict is not None and verdict.verdict == "needs_work"
 
 
 def _kind(project: Project, case: str, supports: Sequence[str]) -> str:

@@ -183,6 +183,8 @@ class RunSpec(_Frozen):
             return next_time(value.strip())
         if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[T ][\d:.]+", value.strip()):
             return datetime.fromisoformat(value.strip()).astimezone()
+        if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[T ]", value.strip()):
+            raise ValueError("no time: write 18:00, or 2030-01-31 18:00")
         return value
 
     @model_validator(mode="after")

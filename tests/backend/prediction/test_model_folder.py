@@ -233,3 +233,9 @@ def test_no_torch_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_project_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "project.json").write_text("{}")
+    with pytest.raises(InputError, match="is a project, not a model"):
+        ModelFolder.open(tmp_path)

@@ -313,6 +313,15 @@ def test_a_support_in_one_case_only_is_warned_of(folder: Path, model: Path) -> N
     assert checks["verdicts"].text == "1 accepted, 3 rejected of 4 cases."
 
 
+def test_a_case_that_needs_work_is_named(folder: Path, model: Path) -> None:
+    with Project.open(folder) as project:
+        case = project.training_cases()[0]
+        project.judge(case, "needs_work")
+    check = look(folder, Asked(str(model)))["verdicts"]
+    assert (check.level, check.action) == ("warned", "review")
+    assert f"{case} as a case needs work" in check.text
+
+
 def test_a_support_that_no_case_has_is_refused(folder: Path, model: Path) -> None:
     with Project.open(folder) as project:
         for case in project.training_cases():
