@@ -24,6 +24,7 @@ WAIT_S = 1800
 SIZE = (1180, 860)
 WIDTH = 900
 FRAME_MS = 450
+MOST = 60
 
 
 class Film:
@@ -156,7 +157,8 @@ def assemble(frames: Path, folder: Path) -> None:
     from PIL import Image
 
     pictures = []
-    for file in sorted(frames.glob("frame-*.png")):
+    files = sorted(frames.glob("frame-*.png"))
+    for file in [*files[:: 1 + len(files) // MOST], *files[-5:]]:
         picture = Image.open(file).convert("RGB")
         height = round(picture.height * WIDTH / picture.width)
         pictures.append(picture.resize((WIDTH, height), Image.LANCZOS).quantize(64))

@@ -26,7 +26,7 @@ KEPT = "as kept for this user"
 
 
 @commands.command("set")
-@with_spec(ClusterSettings, skip=(), **dict.fromkeys(ClusterSettings.model_fields, KEPT))
+@with_spec(ClusterSettings, skip=(), first=(), **dict.fromkeys(ClusterSettings.model_fields, KEPT))
 def set_(*, options: dict[str, Any]) -> None:
     """Keep how the scheduler is reached, for this user; '' clears a setting."""
     from napari_backsplit.backend.cluster_settings import read_settings, write_settings

@@ -11,7 +11,7 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import FINETUNE, LEARNING, Arm, PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, open_project, require_project
-from napari_backsplit.cli.models import TRAIN, DetachOption, changes_of
+from napari_backsplit.cli.models import FIRST, TRAIN, DetachOption, changes_of
 from napari_backsplit.cli.options import make_spec, with_spec
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ POLL_S = 0.3
 @with_spec(
     RunSpec,
     skip=("baseline", "arm"),
+    first=FIRST,
     **FINETUNE,
     **dict.fromkeys(LEARNING, "the baseline's"),
     supports="the organs that hold the lesions",

@@ -20,6 +20,8 @@ from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 from napari_backsplit.cli.options import Spec, make_spec, pairs, with_spec
 
 TRAIN = "2 Train"
+FIRST = ("arm", "supports", "masks", "epochs", "hours", "until", "fold", "device", "workers")
+"""What a person may want to say of a training; the rest need not be changed."""
 COMPARE = "3 Compare"
 
 DetachOption = Annotated[bool, typer.Option("--detach", help="Queue the job and return at once.")]
@@ -123,7 +125,7 @@ def plan(
 
 
 @app.command(rich_help_panel=TRAIN)
-@with_spec(RunSpec, skip=("baseline",))
+@with_spec(RunSpec, skip=("baseline",), first=FIRST)
 def train(
     *,
     project: ProjectOption = Path(),
@@ -153,6 +155,7 @@ def changes_of(spec: type[Spec], options: dict[str, Any]) -> dict[str, Any]:
 @with_spec(
     RunSpec,
     skip=("baseline", "arm"),
+    first=FIRST,
     **FINETUNE,
     **dict.fromkeys(LEARNING, "the baseline's"),
     supports="the organs that hold the lesions",

@@ -13,10 +13,14 @@ from pydantic.fields import FieldInfo
 from napari_backsplit.backend.errors import InputError
 
 Spec = TypeVar("Spec", bound=BaseModel)
+MORE = "Settings that need not be changed"
 
 
 def with_spec(
-    spec: type[BaseModel], skip: tuple[str, ...] = (), **defaults: Any
+    spec: type[BaseModel],
+    skip: tuple[str, ...] = (),
+    first: tuple[str, ...] = (),
+    **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each field of a spec.
 
@@ -28,6 +32,8 @@ def with_spec(
         Its fields' descriptions become the help.
     skip : tuple of str
         Fields that get no option.
+    first : tuple of str
+        Fields that the help shows first, the others under a heading of their own; (): all.
     **defaults
         What the help shows as a field's default instead of the spec's own.
     """
@@ -43,7 +49,10 @@ def with_spec(
             _require_one(options, getattr(spec, "either", ()))
             command(options=options, **arguments)
 
-        added = [_parameter(name, field, defaults.get(name)) for name, field in fields.items()]
+        added = [
+            _parameter(name, field, defaults.get(name), "" if name in (first or fields) else MORE)
+            for name, field in fields.items()
+        ]
         parameters = [*kept, *added]
         wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -59,14 +68,19 @@ def _require_one(options: Mapping[str, Any], either: tuple[str, ...]) -> None:
         raise InputError(f"{' and '.join(said)} exclude one another.", "Give one of them.")
 
 
-def _parameter(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, default: Any, panel: str) -> inspect.Parameter:
     shown = field.default if default is None else default
     text = (field.description or "").replace("`", "")
     if get_origin(field.annotation) is Literal:
         text += f" One of: {', '.join(get_args(field.annotation))}."
     if shown is not None and shown != () and shown != {}:
         text += f" [default: {','.join(map(str, shown)) if isinstance(shown, tuple) else shown}]"
-    option = typer.Option(f"--{name.replace('_', '-')}", help=text, metavar=_metavar(field))
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=text,
+        metavar=_metavar(field),
+        rich_help_panel=panel or None,
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )

@@ -12,6 +12,7 @@ from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.training.spec import FINETUNE, LEARNING, PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, open_project
+from napari_backsplit.cli.models import FIRST
 from napari_backsplit.cli.options import make_spec, with_spec
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MARK = {"passed": "ok", "warned": "warning", "refused": "refused"}
 @with_spec(
     RunSpec,
     skip=("baseline",),
+    first=FIRST,
     **FINETUNE,
     **dict.fromkeys(LEARNING, "the baseline's"),
     supports="the organs that hold the lesions",

@@ -60,6 +60,7 @@ def engines(as_json: JsonOption = False) -> None:
 @with_spec(
     EngineSettings,
     skip=("where", "url", "key", "insecure"),
+    first=(),
     **dict.fromkeys(("model_folder", "device", "threads"), KEPT),
 )
 def segment(
