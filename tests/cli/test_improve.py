@@ -11,8 +11,11 @@ from typer.testing import CliRunner, Result
 
 from napari_backsplit.backend import jobs as backend_jobs
 from napari_backsplit.backend import links
+from napari_backsplit.backend.cluster_consent import give_consent
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import Job, State, submit
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.structures.consent import ConsentMissing
 from napari_backsplit.backend.training import estimate as estimating
 from napari_backsplit.backend.training import preflight as preflighting
 from napari_backsplit.backend.training.checks import Check, passed, refused, warned
@@ -73,6 +76,11 @@ def call(project: Path, *command: str) -> Result:
 
 def test_improve_says_what_it_does_and_queues_it(project: Path, queue: list[Job]) -> None:
     options = ("--epochs", "7", "--device", "cuda:1", "--where", "tls://there:1")
+    refused = call(project, "improve", "1", *options, "--declare-unseen", "--detach")
+    assert isinstance(refused.exception, ConsentMissing)
+    assert queue == []
+    with Project.open(project) as opened:
+        give_consent(opened, "tls://there:1")
     result = call(project, "improve", "1", *options, "--declare-unseen", "--detach")
     assert result.exit_code == 0, result.output
     assert (

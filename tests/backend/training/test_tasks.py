@@ -56,11 +56,12 @@ def folder(planned: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(planned, tmp_path / "project"))
 
 
-def context_of(folder: Path, attempt: int = 1) -> Any:
+def context_of(folder: Path, attempt: int = 1, run: RunSpec = KIDNEY) -> Any:
     """Return what a task sees of its job; `notes` holds what it reported."""
     notes: list[Any] = []
     return SimpleNamespace(
         project_folder=folder,
+        params={"run": run.model_dump(mode="json")},
         folder=folder / "jobs" / "job",
         attempt=attempt,
         notes=notes,
@@ -137,7 +138,7 @@ def test_a_run_learns_nothing_from_masks_that_nobody_accepted(folder: Path) -> N
     with pytest.raises(InputError, match="kidney: none of 6 training cases"):
         _prepared(context_of(folder), KIDNEY)
     anyway = RunSpec.model_validate({**KIDNEY.model_dump(), "masks": "unreviewed"})
-    context = context_of(folder, attempt=2)
+    context = context_of(folder, attempt=2, run=anyway)
     _, dataset_json = _prepared(context, anyway)
     assert not kidney_told(folder, dataset_json, cases[0]).any()
     assert dataset_json["backsplit"]["run"]["masks"] == "unreviewed"
