@@ -264,6 +264,8 @@ def _signed(value: float) -> str:
 
 def _plain(value: float) -> str:
     text = f"{abs(value):.2f}"
+    if not float(text):  # An interval that excludes zero shall not seem to hold it.
+        text = f"{abs(value):.3f}" if round(value, 3) else text
     return f"{MINUS}{text}" if value < 0 and float(text) else text
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from napari_backsplit.backend.answer import CONTROL_WORDS, Answer, answer
+from napari_backsplit.backend.answer import CONTROL_WORDS, Answer, _plain, answer
+from napari_backsplit.backend.comparison.verdicts import MINUS
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.jobs import submit
 from napari_backsplit.backend.training.spec import RunSpec
@@ -175,3 +176,13 @@ def test_more_false_positives_are_told_with_a_gain_in_dice(tmp_path: Path) -> No
     told = answer(tmp_path, "0001-compare")
     assert told is not None
     assert "more false positives in lesion-free cases than the baseline." in told.text
+
+
+def test_an_interval_that_excludes_zero_does_not_seem_to_hold_it() -> None:
+    assert [_plain(v) for v in (0.004, -0.004, 0.0, 0.0001, 0.034)] == [
+        "0.004",
+        f"{MINUS}0.004",
+        "0.00",
+        "0.00",
+        "0.03",
+    ]
