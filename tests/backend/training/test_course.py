@@ -82,7 +82,7 @@ def _spec(**changes: Any) -> RunSpec:
         ({"hours": 1, "same_epochs_as": "model"}, "hours and same_epochs_as are two budgets"),
         ({"hours": 0}, "greater than 0"),
         ({"until": "25:00"}, "hour must be in 0..23"),
-        ({"until": "tomorrow"}, "valid datetime"),
+        ({"until": "tomorrow"}, "write 18:00"),
         ({"hours": 2, "warmup_epochs": 3}, "3 warmup epochs need a budget in epochs"),
         ({"hours": 2, "curriculum_epochs": 1}, "1 curriculum epochs need a budget in epochs"),
         ({"until": NOW, "freeze_encoder_epochs": 1}, "need a budget in epochs"),
