@@ -5,7 +5,12 @@ NOTICE = "Research use only. Not a medical device."
 
 WORKER_ONLY = (
     "napari_backsplit.backend.prediction.checkpoint",
+    "napari_backsplit.backend.prediction.export",
+    "napari_backsplit.backend.prediction.full_export",
+    "napari_backsplit.backend.prediction.network",
     "napari_backsplit.backend.prediction.predictor",
+    "napari_backsplit.backend.prediction.preparation",
+    "napari_backsplit.backend.prediction.sliding",
     "napari_backsplit.backend.training.checkpointing",
     "napari_backsplit.backend.training.class_counts",
     "napari_backsplit.backend.training.course",

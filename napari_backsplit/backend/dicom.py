@@ -99,7 +99,7 @@ def read_series(
     problems = _problems(slices)
     _refuse([problem for problem in problems if not (problem.tilt and correct_tilt)])
     with silence():
-        volume = Volume(_voxels(slices), _geometry(slices))
+        volume = Volume(_voxels(slices), geometry_of(slices))
     volume = _straightened(volume, slices, problems[0].text) if problems else volume
     return _to_suv(volume, slices) if suv else volume
 
@@ -112,9 +112,20 @@ def read_geometry(folder: Path | str, *, series_uid: str | None = None) -> Geome
     InputError, GeometryError
         As `read_series` without a correction of the tilt.
     """
+    return geometry_of(read_slices(folder, series_uid=series_uid))
+
+
+def read_slices(folder: Path | str, *, series_uid: str | None = None) -> list[Slice]:
+    """Return the slices of the DICOM series in a folder, in the order of a volume's first axis.
+
+    Raises
+    ------
+    InputError, GeometryError
+        As `read_series` without a correction of the tilt.
+    """
     slices = _ordered(_find(Path(folder), series_uid))
     _refuse(_problems(slices))
-    return _geometry(slices)
+    return slices
 
 
 def check_series(folder: Path | str, *, series_uid: str | None = None) -> list[str]:
@@ -377,7 +388,8 @@ def _tilt_problems(slices: Sequence[Slice]) -> Iterator[Problem]:
         )
 
 
-def _geometry(slices: Sequence[Slice]) -> Geometry:
+def geometry_of(slices: Sequence[Slice]) -> Geometry:
+    """Return the grid of slices that make a volume."""
     first, distances = slices[0], _distances(slices)
     step = (distances[-1] - distances[0]) / (len(slices) - 1)
     shape = (len(slices), *first.shape)

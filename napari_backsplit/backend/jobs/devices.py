@@ -156,7 +156,32 @@ def memory_bytes() -> int:
     return min([total, *(limit for limit in limits if limit)])
 
 
+def free_memory_bytes() -> int:
+    """Return the memory that this process may still take: the machine's, or less in a group."""
+    rooms = (_room(folder) for folder in _control_groups())
+    available: int = psutil.virtual_memory().available
+    return min([available, *(room for room in rooms if room is not None)])
+
+
+def _room(folder: Path) -> int | None:
+    """Return what a control group has left; what it only caches of files can be given back."""
+    for limit, used in zip(_LIMITS, _USED, strict=True):
+        most, now = _limit(folder / limit), _limit(folder / used)
+        if most is not None and now is not None:
+            return max(0, most - now + _cached(folder / "memory.stat"))
+    return None
+
+
+def _cached(file: Path) -> int:
+    with suppress(OSError, ValueError):
+        lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
+        found = {name: int(value) for name, value in lines}
+        return found.get("total_inactive_file", found.get("inactive_file", 0))
+    return 0
+
+
 _LIMITS = ("memory.max", "memory.limit_in_bytes")
+_USED = ("memory.current", "memory.usage_in_bytes")
 
 
 def _limit(file: Path) -> int | None:

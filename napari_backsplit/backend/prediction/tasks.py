@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.files import write_json
-from napari_backsplit.backend.jobs import JobContext, Note, Phase, Progress
+from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.backend.files import remove_torn, write_json
+from napari_backsplit.backend.jobs import JobContext, Phase
+from napari_backsplit.backend.prediction.memory import MemoryTooSmall
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.prediction.outputs import RULES, Outputs
+from napari_backsplit.backend.prediction.pipeline import Pipeline
+from napari_backsplit.backend.prediction.reports import Reports
 from napari_backsplit.backend.prediction.roles import (
     HELD_OUT,
     held_out,
@@ -23,44 +23,16 @@ from napari_backsplit.backend.prediction.roles import (
     says_all,
     seen_record,
 )
+from napari_backsplit.backend.prediction.targets import match_targets as match_targets
+from napari_backsplit.backend.prediction.wanted import Rule
 from napari_backsplit.backend.project import Project
 
 if TYPE_CHECKING:
-    from napari_backsplit.backend.prediction.predictor import Predictor, Settings
+    from napari_backsplit.backend.prediction.predictor import Computed, Predictor, Settings
+    from napari_backsplit.backend.prediction.preparation import Prepared
 
 FOLDER = "predictions"
 RECORD = "predictions.json"
-_TILE_REPORT_S = 2.0
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What to write beside the target mask.
-
-    Attributes
-    ----------
-    targets : dict of str to str
-        Name of the target -> the model's label for it.
-    ids : dict of str to int
-        Name of the target -> id in the mask.
-    probabilities, full_label_map : bool
-        Also write a probability map of each target; all classes of the model.
-    """
-
-    targets: dict[str, str]
-    ids: dict[str, int]
-    probabilities: bool = False
-    full_label_map: bool = False
-
-    def files(self, folder: Path, case: str) -> dict[str, Path]:
-        """Return the files of a case: "mask", "labels", or a target's name for its map."""
-        names = {"mask": f"{case}.nii.gz"}
-        if self.full_label_map:
-            names["labels"] = f"{case}_labels.nii.gz"
-        for target in self.targets if self.probabilities else ():
-            middle = f"_{target}" if len(self.targets) > 1 else ""
-            names[f"probability of {target}"] = f"{case}{middle}_probability.nii.gz"
-        return {what: folder / name for what, name in names.items()}
 
 
 def run_predict(context: JobContext) -> dict[str, Any]:
@@ -68,20 +40,14 @@ def run_predict(context: JobContext) -> dict[str, Any]:
 
     Parameters of the job: model (relative to the project, or absolute), folds, checkpoint,
     cases (None: the test cases), device, threads, mirroring, step_size, probabilities,
-    full_label_map, targets (project's target -> model's label), declared_unseen (cases that
-    the user declares unseen).
+    full_label_map, gap, rule ("argmax" or "p > 0.5"), targets (project's target -> model's
+    label), declared_unseen (cases that the user declares unseen).
     """
     params = context.params
     path = context.path(params["model"])
     model = ModelFolder.open(path, params.get("folds"), params.get("checkpoint"))
     with Project.open(context.project_folder, read_only=True) as project:
-        names = project.schema.target_names
-        outputs = Outputs(
-            match_targets(model, names, params.get("targets")),
-            {name: index for index, name in enumerate(names, start=1)},
-            params.get("probabilities", False),
-            params.get("full_label_map", False),
-        )
+        outputs = _outputs(model, project.schema.target_names, params)
         cases = params.get("cases")
         cases = list(project.test_cases()) if cases is None else list(cases)
         images = {case: project.image_paths(case) for case in cases}
@@ -92,63 +58,101 @@ def run_predict(context: JobContext) -> dict[str, Any]:
     return {FOLDER: f"jobs/{context.folder.name}/{FOLDER}", "cases": cases}
 
 
+def _outputs(model: ModelFolder, names: Sequence[str], params: Mapping[str, Any]) -> Outputs:
+    rule = params.get("rule", "argmax")
+    if rule not in RULES:
+        raise InputError(f"There is no rule {rule!r}.", f"Choose from: {', '.join(RULES)}.")
+    return Outputs(
+        match_targets(model, names, params.get("targets")),
+        {name: index for index, name in enumerate(names, start=1)},
+        params.get("probabilities", False),
+        params.get("full_label_map", False),
+        params.get("gap", False),
+        rule,
+    )
+
+
 def _predict_cases(
     context: JobContext, model: ModelFolder, outputs: Outputs, images: Mapping[str, list[Path]]
 ) -> None:
     folder = context.folder / FOLDER
-    todo = [case for case in images if not _finished(outputs.files(folder, case))]
     if not images:
         raise InputError("No case was chosen.", "Reserve test cases, or choose cases.")
+    if folder.is_dir():
+        remove_torn(folder)
+    files = {case: outputs.files(folder, case) for case in images}
+    todo = [case for case in images if not _finished(files[case])]
     if not todo:
         return
     from napari_backsplit.backend.prediction.predictor import Predictor
 
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as a training counts GPUs
     context.report(Phase(name="load the model"))
-    reports = _Reports(context, len(images), len(images) - len(todo))
+    reports = Reports(context, len(images), len(images) - len(todo))
     predictor = Predictor(model, _settings(context.params), reports.tile)
-    for note in predictor.notes:
-        context.report(Note(level="info", text=note))
+    predictor.check(outputs.wanted)
+    reports.notes(predictor.notes)
     context.report(Phase(name="predict"))
-    for case in todo:
-        reports.start(case)
-        _predict(predictor, images[case], outputs, outputs.files(folder, case))
-        reports.finish()
+    _Cases(predictor, outputs, images, files, reports).run(todo)
+
+
+class _Cases:
+    """The cases of a job on their way through the pipeline."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        outputs: Outputs,
+        images: Mapping[str, list[Path]],
+        files: Mapping[str, Mapping[str, Path]],
+        reports: Reports,
+    ) -> None:
+        self._predictor, self._outputs = predictor, outputs
+        self._images, self._files, self._reports = images, files, reports
+        self._pipeline = Pipeline(self._ahead, self._compute, self._finish, reports.finished)
+        reports.between = self._pipeline.look
+
+    def run(self, cases: Sequence[str]) -> None:
+        """Predict and write them."""
+        self._pipeline.run(cases)
+
+    def _ahead(self, case: str) -> Prepared | None:
+        """Prepare a case while another is computed; None where both do not fit into memory."""
+        try:
+            return self._prepare(case)
+        except MemoryTooSmall:
+            return None
+
+    def _prepare(self, case: str) -> Prepared:
+        with _named(case):
+            return self._predictor.prepare(self._images[case], self._outputs.wanted)
+
+    def _compute(self, case: str, prepared: Prepared | None) -> Computed:
+        self._reports.start(case)
+        if prepared is None:
+            self._pipeline.settle()
+            prepared = self._prepare(case)
+        with _named(case):
+            return self._predictor.compute(prepared, self._outputs.wanted)
+
+    def _finish(self, case: str, computed: Computed) -> tuple[str, ...]:
+        with _named(case):
+            prediction = self._predictor.finish(computed)
+            self._outputs.write(prediction, self._files[case])
+            return prediction.notes
+
+
+@contextmanager
+def _named(case: str) -> Iterator[None]:
+    """Let an error say which case it is about."""
+    try:
+        yield
+    except BackSplitError as error:
+        raise type(error)(f"Case {case}: {error.problem}", error.remedy) from error
 
 
 def _finished(files: Mapping[str, Path]) -> bool:
     return all(file.exists() for file in files.values())
-
-
-class _Reports:
-    """Turns tiles and cases into a job's events, and lets the job be stopped between tiles."""
-
-    def __init__(self, context: JobContext, total: int, done: int) -> None:
-        self.context, self.total, self.done = context, total, done
-        self.case = ""
-        self._began = self._said = time.monotonic()
-        self._at_start = done
-
-    def start(self, case: str) -> None:
-        self.case = case
-        self.context.checkpoint()
-        self._say(case)
-
-    def tile(self, done: int, total: int) -> None:
-        self.context.checkpoint()
-        if time.monotonic() - self._said >= _TILE_REPORT_S:
-            self._say(f"{self.case}: {done} of {total} tiles")
-
-    def finish(self) -> None:
-        self.done += 1
-        self._say(self.case)
-
-    def _say(self, text: str) -> None:
-        self._said = time.monotonic()
-        finished = self.done - self._at_start
-        pace = (self._said - self._began) / finished if finished else None
-        eta_s = None if pace is None else pace * (self.total - self.done)
-        self.context.report(Progress(done=self.done, total=self.total, text=text, eta_s=eta_s))
 
 
 def _settings(params: Mapping[str, Any]) -> Settings:
@@ -156,75 +160,6 @@ def _settings(params: Mapping[str, Any]) -> Settings:
 
     known = ("device", "threads", "mirroring", "step_size")
     return Settings(**{key: params[key] for key in known if key in params})
-
-
-def _predict(
-    predictor: Predictor, images: Sequence[Path], outputs: Outputs, files: Mapping[str, Path]
-) -> None:
-    from napari_backsplit.backend.prediction.predictor import write_array
-
-    wanted = tuple(outputs.targets.values()) if outputs.probabilities else ()
-    prediction = predictor.predict(images, wanted)
-    ids = {label: outputs.ids[target] for target, label in outputs.targets.items()}
-    arrays: dict[str, NDArray[Any]] = {"labels": prediction.label_map}
-    for target, label in outputs.targets.items():
-        if outputs.probabilities:
-            arrays[f"probability of {target}"] = prediction.probabilities[label]
-    arrays["mask"] = keep_targets(prediction.label_map, predictor.model, ids)
-    for what in sorted(files, key=lambda what: what == "mask"):
-        write_array(arrays[what], files[what], prediction.grid)
-
-
-def keep_targets(
-    label_map: NDArray[np.integer[Any]], model: ModelFolder, ids: Mapping[str, int]
-) -> NDArray[np.integer[Any]]:
-    """Return a map in which only some of a model's labels are left, under given ids.
-
-    Parameters
-    ----------
-    label_map : ndarray of int
-        As nnU-Net gives it.
-    ids : mapping
-        Label of the model -> id to write. Of nested regions the smallest wins.
-
-    Returns
-    -------
-    ndarray of uint8 or uint16
-        0 wherever there is none of these labels.
-    """
-    largest = max(ids.values(), default=0)
-    table = np.zeros(int(label_map.max(initial=0)) + 1, np.uint8 if largest < 256 else np.uint16)
-    for name in sorted(ids, key=lambda name: -len(model.values(name))):
-        for value in model.values(name):
-            if value < len(table):
-                table[value] = ids[name]
-    kept: NDArray[np.integer[Any]] = table[label_map]
-    return kept
-
-
-def match_targets(
-    model: ModelFolder, targets: Sequence[str], given: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Return which label of a model is which target of a project.
-
-    Names decide, whatever their case; a single target of both needs no common name.
-
-    Raises
-    ------
-    InputError
-        A target has no counterpart and none was given.
-    """
-    if given is None and len(targets) == len(model.targets) == 1:
-        return {targets[0]: model.targets[0]}
-    by_name = {name.casefold(): name for name in model.labels}
-    matched = {target: (given or {}).get(target) or by_name.get(target) for target in targets}
-    missing = [target for target, label in matched.items() if label not in model.labels]
-    if missing:
-        raise InputError(
-            f"The model has no label for {', '.join(missing)}; it knows {', '.join(by_name)}.",
-            "Say which of its labels is which target.",
-        )
-    return {target: str(label) for target, label in matched.items()}
 
 
 def _record(
@@ -244,7 +179,8 @@ def _record(
         },
         "targets": list(outputs.targets),
         "labels": outputs.targets,
-        "settings": {key: value for key, value in context.params.items() if key != "model"},
+        "settings": {"rule": outputs.rule}
+        | {key: value for key, value in context.params.items() if key != "model"},
         "cases": dict(seen),
     }
 
@@ -283,7 +219,10 @@ def predict_files(
     settings: Settings | None = None,
     probabilities: bool = False,
     full_label_map: bool = False,
+    gap: bool = False,
+    rule: Rule = "argmax",
     tile: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Path]:
     """Predict one image outside a project.
 
@@ -297,13 +236,17 @@ def predict_files(
         The mask to write, ending in .nii.gz; other files are named after it.
     targets : sequence of str, optional
         Labels to keep; by default the model's targets. They keep the model's ids.
+    rule : str
+        When a voxel is a target; see `Wanted`.
     tile : callable, optional
         Called before each tile with (done, total); may raise to stop.
+    note : callable, optional
+        Called with what a person should know of how the image was predicted.
 
     Returns
     -------
     dict of str to Path
-        "mask", and as asked "labels" and "probability of <target>".
+        "mask", and as asked "labels", "gap" and "probability of <target>".
     """
     from napari_backsplit.backend.prediction.predictor import Predictor
 
@@ -312,7 +255,12 @@ def predict_files(
     model = ModelFolder.open(model_folder, folds, checkpoint)
     names = model.targets if targets is None else tuple(targets)
     ids = {name: model.value(name) for name in names}
-    outputs = Outputs({name: name for name in names}, ids, probabilities, full_label_map)
+    outputs = Outputs({name: name for name in names}, ids, probabilities, full_label_map, gap, rule)
     written = outputs.files(output.parent, output.name.removesuffix(".nii.gz"))
-    _predict(Predictor(model, settings, tile), files, outputs, written)
+    predictor = Predictor(model, settings, tile)
+    prediction = predictor.predict(files, outputs.wanted)
+    outputs.write(prediction, written)
+    if note:
+        for text in (*predictor.notes, *prediction.notes):
+            note(text)
     return written

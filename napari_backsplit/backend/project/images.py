@@ -25,6 +25,9 @@ ENDINGS = (".nii.gz", ".nrrd", ".mha")
 
 DEFAULT_ENDING = ".nii.gz"
 
+FROM_DICOM = "converted from a DICOM series"
+"""What a case's notes say of a channel that came so."""
+
 # Free text of a NIfTI header, (first, last) byte: db_name, aux_file, intent_name; then descrip.
 _NIFTI_TEXT = {
     348: ((14, 32), (228, 252), (328, 344), (148, 228)),
@@ -204,7 +207,7 @@ def has_private_text(path: Path, words: Iterable[str]) -> bool:
 
 def _reason(path: Path, words: Iterable[str]) -> str:
     if path.is_dir():
-        return "converted from a DICOM series"
+        return FROM_DICOM
     if ending_of(path) is None:
         return "converted to the project's file format"
     return "written anew without the text in its header" if has_private_text(path, words) else ""

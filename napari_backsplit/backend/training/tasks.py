@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import atomic_path, read_json
 from napari_backsplit.backend.fusion.cases import admitted
+from napari_backsplit.backend.geometry import axis_codes
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Picture, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
@@ -139,6 +141,7 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
             "data": _data_record(project, plan_set, spec),
             "licences": _licences(project, scheme, plan_set.cases),
             "masks": read_json(plan_set.raw(name) / "sources.json"),
+            "orientations": _orientations(project, plan_set.cases),
         }
     plans = plan_set.plans(name)
     (configuration,) = plans["configurations"].values()
@@ -248,6 +251,11 @@ def _data_record(project: Project, plan_set: PlanSet, spec: RunSpec) -> dict[str
         "training": {case: hashes[case] for case in training},
         "validation": {case: hashes[case] for case in validation if case not in training},
     }
+
+
+def _orientations(project: Project, cases: Sequence[str]) -> dict[str, int]:
+    """Return which way the images lie that a run learns from: axes such as LPS -> cases."""
+    return dict(Counter(axis_codes(project.geometry(case)) for case in cases))
 
 
 def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict[str, list[str]]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,9 @@ import SimpleITK as sitk
 
 from napari_backsplit.backend.errors import InputError, JobError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
-from napari_backsplit.backend.prediction.tasks import keep_targets, predict_files
+from napari_backsplit.backend.prediction.tasks import predict_files
+from napari_backsplit.backend.prediction.wanted import Wanted
+from napari_backsplit.backend.prediction.written import write_array
 
 torch = pytest.importorskip("torch")
 
@@ -26,15 +30,23 @@ def image(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written
 
 
-def _stock(folder: Path, images: list[Path], *, mirroring: bool = True, **more: Any) -> Any:
+def _stock(
+    folder: Path, images: list[Path], *, mirroring: bool = True, folds: Any = None, **more: Any
+) -> Any:
     """nnU-Net's own predictor, in this process, loading as it always does."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     stock = nnUNetPredictor(
         use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False, **more
     )
-    stock.initialize_from_trained_model_folder(str(folder), None)
+    stock.initialize_from_trained_model_folder(str(folder), folds)
     return stock.predict_from_files_sequential([[str(image) for image in images]], None)[0]
+
+
+def _labels(predictor: Predictor, images: list[Path]) -> Any:
+    """All classes, with nnU-Net's values."""
+    wanted = Wanted(predictor.model.targets, labels=True)
+    return predictor.predict(images, wanted).exported.labels
 
 
 def _read(path: Path) -> Any:
@@ -71,18 +83,18 @@ def test_where_stock_says_target_so_do_we(
 def test_step_size_and_folds_as_stock(model: Path, image: Path) -> None:
     ours = Predictor(ModelFolder.open(model), Settings(step_size=0.9, mirroring=False))
     expected = _stock(model, [image], mirroring=False, tile_step_size=0.9)
-    np.testing.assert_array_equal(ours.predict([image]).label_map, expected)
+    np.testing.assert_array_equal(_labels(ours, [image]), expected)
     one_fold = Predictor(ModelFolder.open(model, [0]), Settings(step_size=0.9, mirroring=False))
-    assert (one_fold.predict([image]).label_map != expected).any()
+    assert (_labels(one_fold, [image]) != expected).any()
 
 
 def test_probabilities_are_the_softmax_of_the_target(model: Path, image: Path) -> None:
     predictor = Predictor(ModelFolder.open(model), Settings(mirroring=False))
     names = ("background", "lesion", "liver", "spleen")
-    prediction = predictor.predict([image], names)
-    maps = np.stack([prediction.probabilities[name] for name in names])
+    exported = predictor.predict([image], Wanted(names, probabilities=True, labels=True)).exported
+    maps = np.stack(exported.probabilities)
     np.testing.assert_allclose(maps.sum(0), 1, atol=1e-5)
-    np.testing.assert_array_equal(maps.argmax(0), prediction.label_map)
+    np.testing.assert_array_equal(maps.argmax(0), exported.labels)
     assert maps.dtype == np.float32
 
 
@@ -103,11 +115,9 @@ def test_a_probability_file_is_on_the_images_grid(model: Path, image: Path, tmp_
 def test_a_binary_model(tiny: Any, image: Path, tmp_path: Path) -> None:
     folder = tiny.write_model(tmp_path / "m", mirroring=None)
     predictor = Predictor(ModelFolder.open(folder), Settings(mirroring=True))
-    prediction = predictor.predict([image], ["lesion"])
-    np.testing.assert_array_equal(prediction.label_map, _stock(folder, [image]))
-    np.testing.assert_array_equal(
-        prediction.probabilities["lesion"] > 0.5, prediction.label_map == 1
-    )
+    exported = predictor.predict([image], Wanted(("lesion",), probabilities=True)).exported
+    np.testing.assert_array_equal(exported.mask, _stock(folder, [image]))
+    np.testing.assert_array_equal(exported.probabilities[0] > 0.5, exported.mask == 1)
     assert predictor.notes == ["The model was trained without mirroring, so none is used."]
 
 
@@ -115,10 +125,11 @@ def test_a_region_model(tiny: Any, image: Path, tmp_path: Path) -> None:
     labels = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
     folder = tiny.write_model(tmp_path / "m", labels, regions_class_order=[1, 2, 3])
     opened = ModelFolder.open(folder)
-    prediction = Predictor(opened).predict([image], ["core"])
+    wanted = Wanted(("core",), probabilities=True, labels=True)
+    exported = Predictor(opened).predict([image], wanted).exported
     expected = _stock(folder, [image])
-    np.testing.assert_array_equal(prediction.label_map, expected)
-    assert prediction.probabilities["core"].shape == expected.shape
+    np.testing.assert_array_equal(exported.labels, expected)
+    assert exported.probabilities[0].shape == expected.shape
     written = predict_files(folder, [image], tmp_path / "core.nii.gz", targets=["core"])
     np.testing.assert_array_equal(_read(written["mask"]), 2 * np.isin(expected, (2, 3)))
 
@@ -129,18 +140,16 @@ def test_a_region_model(tiny: Any, image: Path, tmp_path: Path) -> None:
 def test_other_readers_write_as_nnunet_does(
     tiny: Any, model: Path, image: Path, tmp_path: Path, reader: str
 ) -> None:
-    import json
-    import shutil
-
     folder = Path(shutil.copytree(model, tmp_path / "m"))
     plans = json.loads((folder / "plans.json").read_text()) | {"image_reader_writer": reader}
     (folder / "plans.json").write_text(json.dumps(plans))
     predictor = Predictor(ModelFolder.open(folder, [0]), Settings(mirroring=False))
     prediction = predictor.predict([image])
+    mask = prediction.exported.mask
     predictor._plans.image_reader_writer_class().write_seg(
-        prediction.label_map, str(tmp_path / "theirs.nii.gz"), prediction.grid
+        mask, str(tmp_path / "theirs.nii.gz"), prediction.grid
     )
-    room.write_array(prediction.label_map, tmp_path / "ours.nii.gz", prediction.grid)
+    write_array(mask, tmp_path / "ours.nii.gz", prediction.grid)
     np.testing.assert_array_equal(
         _read(tmp_path / "ours.nii.gz"), _read(tmp_path / "theirs.nii.gz")
     )
@@ -153,7 +162,7 @@ def test_two_channels_and_a_wrong_number(tiny: Any, image: Path, tmp_path: Path)
     second = tiny.write_image(tmp_path / "case_001_0001.nii.gz", seed=1)
     predictor = Predictor(ModelFolder.open(folder), Settings(mirroring=False))
     expected = _stock(folder, [image, second], mirroring=False)
-    np.testing.assert_array_equal(predictor.predict([image, second]).label_map, expected)
+    np.testing.assert_array_equal(_labels(predictor, [image, second]), expected)
     with pytest.raises(InputError, match="takes 2 channels"):
         predictor.predict([image])
     other = tiny.write_image(tmp_path / "case_001_0002.nii.gz", shape=(9, 9, 9))
@@ -173,6 +182,47 @@ def test_a_bad_image_is_refused(model: Path, image: Path, tmp_path: Path) -> Non
     sitk.WriteImage(volume, str(tmp_path / "nan.nrrd"))
     with pytest.raises(InputError, match="NaN"):
         predictor.predict([tmp_path / "nan.nrrd"])
+
+
+def test_channels_that_lie_elsewhere_are_refused(tiny: Any, image: Path, tmp_path: Path) -> None:
+    """nnU-Net prints a warning and predicts; the mask would be the first channel's only."""
+    folder = tiny.write_model(tmp_path / "m", channels=2)
+    moved = sitk.ReadImage(str(image))
+    moved.SetOrigin((0.0, 0.0, 0.0))
+    sitk.WriteImage(moved, str(tmp_path / "moved.nii.gz"))
+    predictor = Predictor(ModelFolder.open(folder), Settings(mirroring=False))
+    with pytest.raises(InputError, match=r"zscore0 and zscore1 differ in grid.*origins"):
+        predictor.predict([image, tmp_path / "moved.nii.gz"])
+
+
+def test_channels_in_one_file_are_counted(model: Path, image: Path, tmp_path: Path) -> None:
+    volume = sitk.ReadImage(str(image))
+    sitk.WriteImage(sitk.JoinSeries([volume, volume]), str(tmp_path / "both.nii.gz"))
+    predictor = Predictor(ModelFolder.open(model, [0]), Settings(mirroring=False))
+    with pytest.raises(InputError, match="hold 2 channels, the model takes 1"):
+        predictor.predict([tmp_path / "both.nii.gz"])
+
+
+@pytest.mark.parametrize("reader", ["NaturalImage2DIO", "Tiff3DIO"])
+def test_a_model_for_pictures_is_refused_at_once(
+    tiny: Any, model: Path, tmp_path: Path, reader: str
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "m"))
+    plans = json.loads((folder / "plans.json").read_text()) | {"image_reader_writer": reader}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(InputError, match=rf"reads pictures \({reader}\), not volumes"):
+        Predictor(ModelFolder.open(folder, [0]))
+
+
+def test_an_image_of_zeros_and_a_single_slice(model: Path, image: Path, tmp_path: Path) -> None:
+    predictor = Predictor(ModelFolder.open(model, [0]), Settings(mirroring=False))
+    volume = sitk.ReadImage(str(image))
+    sitk.WriteImage(volume * 0, str(tmp_path / "zero.nii.gz"))
+    sitk.WriteImage(volume[:, :, 3:4], str(tmp_path / "slice.nii.gz"))
+    for name in ("zero.nii.gz", "slice.nii.gz"):
+        file = tmp_path / name
+        expected = _stock(model, [file], mirroring=False, folds=(0,))
+        np.testing.assert_array_equal(_labels(predictor, [file]), expected)
 
 
 class Stopped(BaseException):
@@ -224,7 +274,7 @@ def test_out_of_memory_says_what_to_lower(
     def full(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(predictor._nnunet, "predict_logits_from_preprocessed_data", full)
+    monkeypatch.setattr(predictor._window, "predict", full)
     with pytest.raises(JobError, match=r"more memory than cpu.*Leave out probabilities"):
         predictor.predict([image])
 
@@ -245,7 +295,7 @@ def test_an_unknown_trainer_is_said(tiny: Any, image: Path, tmp_path: Path) -> N
     folder = tiny.write_model(tmp_path / "m", trainer_name="nnUNetTrainerOfSomebody")
     predictor = Predictor(ModelFolder.open(folder), Settings(mirroring=False))
     assert "nnUNetTrainerOfSomebody is not part of nnU-Net" in predictor.notes[0]
-    assert predictor.predict([image]).label_map.shape == _read(image).shape
+    assert _labels(predictor, [image]).shape == _read(image).shape
 
 
 def test_weights_of_another_network_are_refused(tiny: Any, tmp_path: Path) -> None:
@@ -261,18 +311,6 @@ def test_a_cascade_is_refused(tiny: Any, tmp_path: Path) -> None:
     tiny.write_json_files(folder, plans, tiny.dataset({"lesion": 1}))
     with pytest.raises(InputError, match="cascade"):
         Predictor(ModelFolder.open(folder))
-
-
-def test_kept_targets_have_their_ids(model: Path) -> None:
-    opened = ModelFolder.open(model)
-    label_map = np.array([[[0, 1, 2, 3]]], np.uint8)
-    kept = keep_targets(label_map, opened, {"spleen": 1, "lesion": 2})
-    np.testing.assert_array_equal(kept, [[[0, 2, 0, 1]]])
-    assert kept.dtype == np.uint8
-    empty = keep_targets(np.zeros((2, 2, 2), np.uint8), opened, {"lesion": 1})
-    assert not empty.any()
-    with pytest.raises(InputError, match="no label"):
-        keep_targets(label_map, opened, {"kidney": 1})
 
 
 @pytest.mark.training

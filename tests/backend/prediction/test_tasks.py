@@ -3,17 +3,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from napari_backsplit.backend.comparison.tasks import ArmFolder
-from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.jobs import Event, Note, Progress, State, submit
-from napari_backsplit.backend.prediction import tasks
+from napari_backsplit.backend.errors import InputError, JobError, ProjectError
+from napari_backsplit.backend.jobs import Event, Job, Note, Progress, State, submit
+from napari_backsplit.backend.prediction import reports, tasks
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.volume import read_geometry, read_label_map
@@ -101,7 +106,7 @@ def test_the_test_cases_are_predicted(project: Path) -> None:
     assert context.record["model"]["path"] == "jobs/0001-train/model"
     assert context.record["cases"]["case_002"] == {"seen": "verified", "role": "unseen"}
     progress = [event for event in context.events if isinstance(event, Progress)]
-    assert (progress[-1].done, progress[-1].total) == (2, 2)
+    assert progress[-1].done == progress[-1].total
 
 
 def test_chosen_cases_and_what_the_model_has_seen(project: Path) -> None:
@@ -147,6 +152,128 @@ def test_resuming_keeps_finished_cases(project: Path) -> None:
     assert len(context._done()) == 2
     assert first.stat().st_mtime_ns == written
     tasks.run_predict(context)  # type: ignore[arg-type]
+
+
+def _header(path: Path) -> str:
+    said: bytes = nibabel.load(path).header["descrip"].item()  # type: ignore[attr-defined]
+    return said.decode()
+
+
+def test_the_rule_is_named_in_the_record_and_in_the_file(project: Path) -> None:
+    context = Context(project, cases=["case_002"], rule="p > 0.5", gap=True, probabilities=True)
+    tasks.run_predict(context)  # type: ignore[arg-type]
+    folder = context.folder / "predictions"
+    assert context.record["settings"]["rule"] == "p > 0.5"
+    assert "p > 0.5" in _header(folder / "case_002.nii.gz")
+    probability = sitk.GetArrayFromImage(
+        sitk.ReadImage(str(folder / "case_002_probability.nii.gz"))
+    )
+    mask = read_label_map(folder / "case_002.nii.gz").array
+    np.testing.assert_array_equal(mask, probability > 0.5)
+    gap = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "case_002_gap.nii.gz")))
+    assert gap.shape == mask.shape
+    assert gap.max() > 0
+    plain = Context(project, "0003-predict", cases=["case_002"])
+    tasks.run_predict(plain)  # type: ignore[arg-type]
+    assert plain.record["settings"]["rule"] == "argmax"
+    assert "argmax" in _header(plain.folder / "predictions" / "case_002.nii.gz")
+
+
+def test_an_unknown_rule_and_a_gap_that_is_zero_are_refused(tiny: Any, project: Path) -> None:
+    with pytest.raises(InputError, match=r"no rule 'majority'.*argmax"):
+        tasks.run_predict(Context(project, rule="majority"))  # type: ignore[arg-type]
+    binary = tiny.write_model(project.parent / "m", {"lesion": 1})
+    context = Context(project, model=str(binary), gap=True)
+    with pytest.raises(InputError, match="information gap is zero"):
+        tasks.run_predict(context)  # type: ignore[arg-type]
+    assert not context._done()
+
+
+def test_progress_is_told_for_tiles_with_the_time_left(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_TILE_REPORT_S", 0.0)
+    context = Context(project, folds=[0])
+    tasks.run_predict(context)  # type: ignore[arg-type]
+    progress = [event for event in context.events if isinstance(event, Progress)]
+    done = [event.done for event in progress]
+    assert done == sorted(done)
+    assert {event.total for event in progress} == {200}
+    assert len(set(done)) > 6
+    assert any("case_003: 2 of " in event.text for event in progress)
+    assert progress[-1].eta_s == 0
+    assert all(event.eta_s is not None for event in progress if event.done > 0)
+    assert all(event.done <= event.total for event in progress)
+
+
+def test_a_case_is_named_in_its_error_and_the_case_before_is_kept(project: Path) -> None:
+    with Project.open(project, read_only=True) as opened:
+        (path,) = opened.image_paths("case_003")
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[:100])
+    context = Context(project)
+    with pytest.raises(InputError, match=r"Case case_003: .*cannot read"):
+        tasks.run_predict(context)  # type: ignore[arg-type]
+    assert [file.name for file in context._done()] == ["case_002.nii.gz"]
+    path.write_bytes(content)
+    tasks.run_predict(context)  # type: ignore[arg-type]
+    assert len(context._done()) == 2
+
+
+def test_a_full_disk_leaves_no_half_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(image: object, path: str, compress: bool) -> None:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("ITK ERROR: could not write")
+
+    context = Context(project, cases=["case_002"])
+    monkeypatch.setattr(sitk, "WriteImage", full)
+    with pytest.raises(ProjectError, match=r"Case case_002: .*cannot be written.*disk"):
+        tasks.run_predict(context)  # type: ignore[arg-type]
+    assert not list((context.folder / "predictions").iterdir())
+
+
+def test_what_a_killed_worker_left_half_written_is_removed(project: Path) -> None:
+    context = Context(project, cases=["case_002"])
+    torn = context.folder / "predictions" / ".tmp-0123-case_002.nii.gz"
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"half")
+    tasks.run_predict(context)  # type: ignore[arg-type]
+    assert not torn.exists()
+    assert len(context._done()) == 1
+
+
+def test_too_little_memory_is_said_before_the_image_is_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_backsplit.backend.prediction import preparation
+
+    def read(*_: object) -> None:
+        raise AssertionError("the image was read")
+
+    monkeypatch.setattr(preparation.Preparation, "_read", read)
+    monkeypatch.setattr(preparation, "free_memory_bytes", lambda: 1000)
+    context = Context(project)
+    with pytest.raises(JobError, match=r"Case case_002: .*GB of memory, 0\.0 GB are free.*Close"):
+        tasks.run_predict(context)  # type: ignore[arg-type]
+
+
+def test_cases_that_do_not_fit_side_by_side_are_predicted_one_after_the_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_backsplit.backend.prediction import preparation
+
+    asked: list[int] = []
+
+    def free() -> int:
+        asked.append(0)
+        return 0 if len(asked) == 2 else 10**12  # the second asks while the first is at work
+
+    monkeypatch.setattr(preparation, "free_memory_bytes", free)
+    context = Context(project)
+    tasks.run_predict(context)  # type: ignore[arg-type]
+    assert len(context._done()) == 2
+    assert len(asked) == 3
 
 
 def test_no_case(project: Path) -> None:
@@ -238,6 +365,50 @@ def test_a_prediction_counts_gpus_as_a_training_does(
     monkeypatch.setattr(os, "environ", dict(os.environ))
     tasks.run_predict(Context(project, cases=["case_001"], folds=[0]))  # type: ignore[arg-type]
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+@pytest.mark.training
+def test_a_cancelled_job_stops_between_tiles(project: Path) -> None:
+    params = {"model": "jobs/0001-train/model", "step_size": 0.01}
+    job = submit(project, "predict", params, env={"OMP_NUM_THREADS": "1"})
+    _await_tiles(job)
+    job.cancel()
+    status = job.wait(timeout_s=60)
+    assert status.state is State.CANCELLED, job.log_tail()
+    assert not list((job.folder / "predictions").glob("*"))
+
+
+@pytest.mark.training
+def test_a_killed_job_redoes_only_the_case_that_was_not_finished(project: Path) -> None:
+    params = {"model": "jobs/0001-train/model", "mirroring": False, "step_size": 0.2}
+    job = submit(project, "predict", params, env={"OMP_NUM_THREADS": "1"})
+    first, second = (job.folder / "predictions" / f"case_00{i}.nii.gz" for i in (2, 3))
+    _await(job, first.exists)
+    status = job.status()
+    for pid in (status.pid or 0, status.task_pid or 0):
+        with suppress(ProcessLookupError):  # the task ends itself when its worker is gone
+            os.killpg(pid, signal.SIGKILL)
+    assert job.wait(timeout_s=60).state is State.LOST
+    assert not second.exists()
+    written = first.stat().st_mtime_ns
+    job.resume(env={"OMP_NUM_THREADS": "1"})
+    assert job.wait(timeout_s=120).state is State.SUCCEEDED, job.log_tail()
+    assert second.exists()
+    assert first.stat().st_mtime_ns == written
+
+
+def _await(job: Job, what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < end, job.log_tail()
+        time.sleep(0.01)
+
+
+def _await_tiles(job: Job) -> None:
+    end = time.monotonic() + 120
+    while not any("tiles" in e.text for e in job.events()[0] if isinstance(e, Progress)):
+        assert time.monotonic() < end, job.log_tail()
+        assert not job.status().final, job.log_tail()
 
 
 @pytest.mark.training

@@ -13,6 +13,7 @@ import pytest
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder, unpack_zip
+from napari_backsplit.backend.prediction.wanted import Wanted
 from napari_backsplit.backend.volume import read_label_map
 
 torch = pytest.importorskip("torch")
@@ -72,11 +73,16 @@ def test_an_export_is_a_plain_model(run: Path, tmp_path: Path) -> None:
     assert ModelFolder.open(folder).targets == ("lesion",)
 
 
+def _labels(run: Path, image: Path) -> Any:
+    predictor = Predictor(ModelFolder.open(run), Settings())
+    return predictor.predict([image], Wanted(("lesion",), labels=True)).exported.labels
+
+
 def test_stock_nnunet_predicts_the_same_from_an_export(run: Path, tmp_path: Path) -> None:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     image = tiny.write_image(tmp_path / "case_001_0000.nii.gz")
-    ours = Predictor(ModelFolder.open(run), Settings()).predict([image]).label_map
+    ours = _labels(run, image)
     stock = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     stock.initialize_from_trained_model_folder(str(_export(run, tmp_path / "exported")), (0,))
     (theirs,) = stock.predict_from_files_sequential([[str(image)]], None)
@@ -146,7 +152,7 @@ def test_the_stock_command_agrees_where_this_package_is_not(run: Path, tmp_path:
         timeout=250,
     )
 
-    ours = Predictor(ModelFolder.open(run), Settings()).predict([image]).label_map
+    ours = _labels(run, image)
     theirs = read_label_map(tmp_path / "out" / "case_001.nii.gz").array
     assert (ours == 1).any()
     np.testing.assert_array_equal(theirs == 1, ours == 1)
