@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the virtual environment $1 with the tested versions, and on Debian and Ubuntu installs the
-# system libraries that napari needs on a virtual display.
+# system libraries that napari needs on a virtual display, and on Debian the browser that the tests
+# open the report in.
 set -eu
 venv=$1
 
@@ -22,6 +23,30 @@ if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
             echo "System libraries are missing. Install them, then run this again:"
             echo "  sudo apt-get update && sudo apt-get install -y$missing"
             exit 1
+        fi
+    fi
+fi
+
+# Without a browser its tests are skipped. Ubuntu's package is a stub of a snap, which reads no
+# temporary folder: that one is left out.
+has_browser() {
+    for name in chromium google-chrome google-chrome-stable microsoft-edge; do
+        command -v "$name" >/dev/null && return 0
+    done
+    return 1
+}
+offers_chromium() {
+    case "$(apt-cache policy chromium 2>/dev/null | sed -n 's/^ *Candidate: //p')" in
+    "" | "(none)" | *snap*) return 1 ;;
+    esac
+}
+if command -v apt-get >/dev/null && ! has_browser; then
+    as_root=""
+    [ "$(id -u)" = 0 ] || as_root="sudo -n"
+    if $as_root true 2>/dev/null; then
+        offers_chromium || $as_root apt-get update || true
+        if offers_chromium; then
+            $as_root apt-get install -y --no-install-recommends chromium || true
         fi
     fi
 fi

@@ -51,6 +51,8 @@ class Answer:
         Cases that were counted.
     report : Path
         The whole report.
+    hedged : bool
+        There are too few patients to say it without "probably".
     """
 
     text: str
@@ -60,6 +62,7 @@ class Answer:
     lost: tuple[str, ...]
     cases: int
     report: Path
+    hedged: bool = False
 
 
 def answer(project_folder: Path, chain: str) -> Answer | None:
@@ -121,6 +124,7 @@ def _answer(project_folder: Path, result: Mapping[str, Any], other: list[str]) -
         lost=lost,
         cases=counted,
         report=project_folder / result["report"],
+        hedged=read.hedged,
     )
 
 
@@ -144,7 +148,7 @@ class _Reading:
         found: Mapping[str, Any] = next(
             each
             for each in self.summary["differences"]
-            if tuple(each[key] for key in keys) == wanted
+            if tuple(each[key] for key in keys) == wanted and each.get("stratum", "all") == "all"
         )
         return found
 
@@ -167,6 +171,16 @@ class _Reading:
         if unsure or (readings[self.baseline] == "better" and self.uncontrolled):
             return None
         return set(readings.values()) == {"better"}
+
+    @property
+    def hedged(self) -> bool:
+        """Whether a difference is shown on so few patients that it is said with "probably"."""
+        shown = (
+            self.difference(target, rival, "dice")
+            for target in self.summary["targets"]
+            for rival in self.rivals
+        )
+        return any(each.get("hedged") and each["reading"] in ("better", "worse") for each in shown)
 
     def sentences(self) -> Iterator[str]:
         """Yield the answer, then the figures against the baseline and against the control."""
@@ -194,6 +208,7 @@ class _Reading:
             (each["against"], each["group"])
             for each in self.summary["differences"]
             if each["arm"] == self.ours
+            and each.get("stratum", "all") == "all"
             and each["metric"] == "false_positives"
             and each["reading"] == "worse"
         }
@@ -209,6 +224,7 @@ class _Reading:
         lacking = [rival for rival in self.rivals if self.reading(rival) != "better"]
         worse = lacking and all(self.reading(rival) == "worse" for rival in lacking)
         how = "worse" if worse else "not shown to be better" if lacking else "better"
+        how = f"probably {how}" if self.hedged and not how.startswith("not") else how
         names = [self._name(rival) for rival in lacking or self.rivals]
         subject = self.subject[:1].upper() + self.subject[1:]
         return f"{subject} is {how} than {' and than '.join(names)}."

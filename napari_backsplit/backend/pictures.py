@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,9 @@ class Theme:
 
 LIGHT = Theme("#1f2328", "#d0d5db", "#ffffff")
 DARK = Theme("#e6e8eb", "#454c55", "#14171a")
+PAGE = Theme("#010203", "#c1c2c3", "#fdfcfb")
+"""Of a figure for `svg`: each stands for what the page says it is."""
+_VARIABLES = {PAGE.ink: "var(--ink)", PAGE.faint: "var(--line)", PAGE.page: "var(--page)"}
 
 
 def new_figure(width_in: float, height_in: float) -> Any:
@@ -63,6 +67,37 @@ def png(figure: Any) -> bytes:
 def data_uri(image: bytes) -> str:
     """Return a PNG file as an address that holds it."""
     return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+
+
+def svg(figure: Any, name: str) -> str:
+    """Return the figure as an SVG element for a page, in the page's fonts and colours.
+
+    The page defines ``--ink``, ``--line`` and ``--page``; the figure is drawn in the theme
+    `PAGE`. Its ids begin with a hash of `name`, so that several fit one page.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.S)
+    body = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", body)  # the same in every figure
+    body = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", body)
+    body = re.sub(r"\s+", " ", body).replace("xlink:href", "href")
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    return f'<svg class="chart" viewBox="0 0 {width:g} {height:g}">{body}</svg>'
+
+
+def standalone(element: str, theme: Theme = LIGHT) -> str:
+    """Return an SVG element as a file of its own, in the colours of a theme."""
+    colours = (theme.ink, theme.faint, theme.page)
+    for variable, colour in zip(_VARIABLES.values(), colours, strict=True):
+        element = element.replace(variable, colour)
+    return element.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
 
 
 def style_axes(axes: Any, theme: Theme, grid: str = "y") -> None:
@@ -139,6 +174,24 @@ def show_plane(axes: Any, plane: NDArray[Any], spacing_mm: Pair, limits: Pair) -
     )
     axes.set_axis_off()
     return height_mm, width_mm
+
+
+def jpeg_uri(plane: NDArray[Any], spacing_mm: Pair, limits: Pair, longest_px: int) -> str:
+    """Return a slice (y, x) as a grey JPEG of square pixels, in an address that holds it."""
+    from matplotlib.image import imsave
+    from scipy.ndimage import zoom
+
+    sides_mm = [n * mm for n, mm in zip(plane.shape, spacing_mm, strict=True)]
+    factors = [
+        longest_px * side / max(sides_mm) / n for side, n in zip(sides_mm, plane.shape, strict=True)
+    ]
+    clean = np.clip(np.nan_to_num(plane.astype(np.float32), nan=limits[0]), *limits)
+    buffer = io.BytesIO()
+    imsave(
+        buffer, zoom(clean, factors, order=1 if min(factors) < 1 else 3, mode="nearest"),
+        cmap="gray", vmin=limits[0], vmax=limits[1], format="jpg", pil_kwargs={"quality": 82},
+    )  # fmt: skip
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def draw_outline(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import nan
 from typing import Any
 
@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from napari_backsplit.backend.comparison.curves import (
     at_sensitivity,
     average_precision,
+    check_probability,
+    froc,
     lesions_by_threshold,
-    pool,
 )
+from napari_backsplit.backend.comparison.intervals import Bootstrap
+from napari_backsplit.backend.comparison.lesion_table import LesionRow, lesion_rows
+from napari_backsplit.backend.comparison.lesions import StratumCount
 from napari_backsplit.backend.comparison.metrics import Segmentation, measure
 from napari_backsplit.backend.comparison.results import (
+    ALL,
     GROUPS,
     METRICS,
+    PRIMARY,
     Comparison,
     ComparisonSettings,
     Contrast,
@@ -29,9 +35,16 @@ from napari_backsplit.backend.comparison.results import (
     Row,
     Summary,
     arm_pairs,
+    countable,
 )
 from napari_backsplit.backend.comparison.seen import SeenStatus
-from napari_backsplit.backend.comparison.statistics import paired_difference
+from napari_backsplit.backend.comparison.statistics import (
+    Difference,
+    corrected,
+    holm,
+    paired_difference,
+)
+from napari_backsplit.backend.comparison.strata import strata_names, stratum_of
 from napari_backsplit.backend.comparison.verdicts import give_verdicts
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.volume import Volume
@@ -57,8 +70,12 @@ class CaseInput:
         Arm -> target -> probability 0..1, where known.
     image : Volume, optional
         The image, for figures only.
+    supports : mapping of str to ndarray
+        Support -> mask, (z, y, x): where lesions lie. None need be known.
     seen : SeenStatus
         What is known of whether any of the models had seen the case.
+    modality : str
+        Of the image, as "CT": how its values are shown as grey.
     """
 
     case: str
@@ -69,6 +86,8 @@ class CaseInput:
     probabilities: Mapping[str, Masks] = field(default_factory=dict)
     image: Volume | None = None
     seen: SeenStatus = "unknown"
+    supports: Masks = field(default_factory=dict)
+    modality: str = ""
 
 
 def compare(cases: Iterable[CaseInput], settings: ComparisonSettings) -> Comparison:
@@ -87,7 +106,13 @@ def compare(cases: Iterable[CaseInput], settings: ComparisonSettings) -> Compari
         There is no case, a case lacks an arm or target, a case comes twice, or the baseline or
         a control is not an arm.
     """
-    return conclude([row for case in cases for row in measure_case(case, settings)], settings)
+    rows: list[Row] = []
+    lesions: list[LesionRow] = []
+    for case in cases:
+        rows += measure_case(case, settings)
+        lesions += lesions_of(case, settings)
+        del case  # let go before the next is read
+    return conclude(rows, settings, lesions)
 
 
 def measure_case(case: CaseInput, settings: ComparisonSettings) -> Iterator[Row]:
@@ -98,6 +123,11 @@ def measure_case(case: CaseInput, settings: ComparisonSettings) -> Iterator[Row]
             yield _measure_arm(case, target, arm, reference, settings)
 
 
+def lesions_of(case: CaseInput, settings: ComparisonSettings) -> list[LesionRow]:
+    """List the lesions of every target of one case."""
+    return [row for target in case.reference for row in lesion_rows(case, target, settings)]
+
+
 def _measure_arm(
     case: CaseInput, target: str, arm: str, reference: Segmentation, settings: ComparisonSettings
 ) -> Row:
@@ -106,23 +136,30 @@ def _measure_arm(
             f"{case.case} has no {target} predicted by {arm}.", "Predict it, or leave it out."
         )
     prediction = Segmentation.of(case.predictions[arm][target], case.spacing_mm)
-    measures = measure(reference, prediction, settings.tolerance_mm, settings.policy)
+    measures = measure(
+        reference, prediction, settings.tolerance_mm, settings.policy, settings.lesions
+    )
     row = Row(case.case, case.patient, target, arm, case.seen, measures)
     probability = case.probabilities.get(arm, {}).get(target)
     if probability is None:
         return row
+    what = f"The probability of {target} in {case.case} by {arm}"
+    check_probability(probability, reference.runs.shape, what)
     return Row(
         *(row.case, row.patient, row.target, row.arm, row.seen, row.measures),
         average_precision=average_precision(case.reference[target], probability),
-        by_threshold=lesions_by_threshold(reference.runs, probability),
+        by_threshold=lesions_by_threshold(reference.runs, probability, settings.lesions),
     )
 
 
-def conclude(rows: Sequence[Row], settings: ComparisonSettings) -> Comparison:
+def conclude(
+    rows: Sequence[Row], settings: ComparisonSettings, lesions: Sequence[LesionRow] = ()
+) -> Comparison:
     """Summarise measured rows, compare the arms, and say what may be said."""
     arms = tuple(dict.fromkeys(row.arm for row in rows))
     targets = tuple(dict.fromkeys(row.target for row in rows))
-    _check(rows, arms, targets, settings)
+    _check(rows, arms, targets)
+    check_arms(arms, settings)
     pairs = arm_pairs(arms, settings)
     comparison = Comparison(
         settings=settings,
@@ -148,23 +185,14 @@ def conclude(rows: Sequence[Row], settings: ComparisonSettings) -> Comparison:
             if (match := _match(rows, target, *pair)) is not None
         ),
         verdicts=(),
+        lesions=tuple(lesions),
     )
     return give_verdicts(comparison)
 
 
-def _check(
-    rows: Sequence[Row],
-    arms: tuple[str, ...],
-    targets: tuple[str, ...],
-    settings: ComparisonSettings,
-) -> None:
+def _check(rows: Sequence[Row], arms: tuple[str, ...], targets: tuple[str, ...]) -> None:
     if not rows:
         raise InputError("There is no case to compare.", "Predict labelled cases with both arms.")
-    for name in (settings.baseline, *settings.controls):
-        if name not in arms:
-            raise InputError(f"{name} is not among the arms {', '.join(arms)}.", "Name an arm.")
-    if len(arms) < 2:
-        raise InputError(f"{arms[0]} is the only arm.", "Give another to compare it with.")
     keys = [(row.case, row.target, row.arm) for row in rows]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -179,14 +207,24 @@ def _check(
         )
 
 
+def check_arms(arms: Sequence[str], settings: ComparisonSettings) -> None:
+    """Refuse arms that cannot be compared as `settings` say, before anything is measured.
+
+    Raises
+    ------
+    InputError
+        There are fewer than two, or the baseline or a control is none of them.
+    """
+    if len(arms) < 2:
+        given = f"{arms[0]} is the only arm." if arms else "There is no arm."
+        raise InputError(given, "Give another to compare it with.")
+    for name in (settings.baseline, *settings.controls):
+        if name not in arms:
+            raise InputError(f"{name} is not among the arms {', '.join(arms)}.", "Name an arm.")
+
+
 def _rows_of(rows: Sequence[Row], target: str, arm: str, group: Group) -> list[Row]:
-    """Return the countable rows; all if none of the cases of the target is known to be unseen."""
-    own = [row for row in rows if row.target == target]
-    known = [row for row in own if row.counted]
-    kept = known or [row for row in own if row.seen == "unknown"]
-    return sorted(
-        (row for row in kept if (row.arm, row.group) == (arm, group)), key=lambda row: row.case
-    )
+    return [row for row in countable(rows, target, arm) if row.group == group]
 
 
 def _summarise(rows: Sequence[Row], target: str, arm: str, group: Group) -> Summary:
@@ -202,6 +240,16 @@ def _summarise(rows: Sequence[Row], target: str, arm: str, group: Group) -> Summ
         found_lesions=sum(row.measures.found_lesions for row in own),
         false_positives=sum(row.measures.false_positives for row in own),
         means={metric.name: _mean(own, metric) for metric in METRICS[group]},
+        by_stratum=_added([row.measures.by_stratum for row in own]),
+    )
+
+
+def _added(cases: Sequence[tuple[StratumCount, ...]]) -> tuple[StratumCount, ...]:
+    """Add up the counts of each size of lesion."""
+    names = [each.name for each in fields(StratumCount)[1:]]
+    return tuple(
+        StratumCount(sizes[0].name, *(sum(getattr(s, name) for s in sizes) for name in names))
+        for sizes in zip(*cases, strict=True)
     )
 
 
@@ -221,18 +269,61 @@ def _values(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
 def _contrasts(
     rows: Sequence[Row], target: str, arm: str, against: str, settings: ComparisonSettings
 ) -> Iterator[Contrast]:
+    """Compare two arms: all cases of each group first, then the strata of lesion cases."""
     for group in GROUPS:
         ours, theirs = (_rows_of(rows, target, name, group) for name in (arm, against))
-        for metric in METRICS[group]:
-            difference = paired_difference(
-                _values(theirs, metric.name),
-                _values(ours, metric.name),
-                [row.patient for row in ours],
-                metric.higher_is_better,
-                _values(ours, metric.pooled_by) if metric.pooled_by else None,
-                settings.bootstrap,
-            )
-            yield Contrast(target, arm, against, group, metric, difference)
+        pair = _Pair(target, arm, against, group, ALL, ours, theirs)
+        yield from _family(pair, settings.bootstrap)
+    limits = settings.lesions.strata_ml
+    ours, theirs = (_rows_of(rows, target, name, "lesion") for name in (arm, against))
+    for stratum in strata_names(limits):
+        parts = [
+            [row for row in side if stratum_of(row.measures.reference_ml, limits) == stratum]
+            for side in (ours, theirs)
+        ]
+        if parts[0]:
+            pair = _Pair(target, arm, against, "lesion", stratum, *parts)
+            yield from _family(pair, settings.bootstrap)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The rows of two arms on the same cases, in the same order."""
+
+    target: str
+    arm: str
+    against: str
+    group: Group
+    stratum: str
+    ours: Sequence[Row]
+    theirs: Sequence[Row]
+
+    def difference(self, metric: Metric, settings: Bootstrap) -> Difference:
+        """Compare them on a metric."""
+        return paired_difference(
+            _values(self.theirs, metric.name),
+            _values(self.ours, metric.name),
+            [row.patient for row in self.ours],
+            metric.higher_is_better,
+            _values(self.ours, metric.pooled_by) if metric.pooled_by else None,
+            settings,
+            metric.bound,
+        )
+
+
+def _family(pair: _Pair, settings: Bootstrap) -> Iterator[Contrast]:
+    """Compare two arms on each metric, Holm's correction over the primary ones of lesion cases."""
+    found = {metric: pair.difference(metric, settings) for metric in METRICS[pair.group]}
+    family = PRIMARY if pair.group == "lesion" else ()
+    tested = {m.name: found[m].wilcoxon_p for m in found if m.name in family}
+    after = holm(tested)
+    for metric, measured in found.items():
+        difference = measured
+        if metric.name in after:
+            difference = corrected(measured, after[metric.name], settings.level)
+        yield Contrast(
+            *(pair.target, pair.arm, pair.against, pair.group, metric, difference, pair.stratum)
+        )
 
 
 def _match(rows: Sequence[Row], target: str, arm: str, against: str) -> MatchedSensitivity | None:
@@ -248,5 +339,5 @@ def _match(rows: Sequence[Row], target: str, arm: str, against: str) -> MatchedS
         against=against,
         found=found,
         false_positives=sum(row.measures.false_positives for row in theirs),
-        point=at_sensitivity(pool([row.by_threshold for row in ours]), found),
+        point=at_sensitivity(froc([row.by_threshold for row in ours]), found),
     )

@@ -1,7 +1,8 @@
 """Metrics of one prediction against one reference.
 
-Every function is a line over counts or distances that are computed once. Dice, HD-95 and NSD
-equal those of DeepMind's ``surface-distance`` 0.1.
+Every function is a line over counts or distances that are computed once. Dice, HD-95, NSD and
+the average surface distances equal those of DeepMind's ``surface-distance`` 0.1; the sources of
+all definitions are in ``definitions``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.comparison.lesions import LesionCount, count_lesions
+from napari_backsplit.backend.comparison.matching import LesionSettings
 from napari_backsplit.backend.comparison.policy import EmptyMaskPolicy
 from napari_backsplit.backend.comparison.runs import Runs, common_voxels, encode
+from napari_backsplit.backend.comparison.strata import StratumCount
 from napari_backsplit.backend.comparison.surfaces import Floats, Spacing, Surface, find_surface
 from napari_backsplit.backend.errors import GeometryError
 
@@ -70,6 +73,11 @@ class Overlap:
     def dice(self) -> float:
         """``2 |R & P| / (|R| + |P|)``; not a number if both are empty."""
         return _ratio(2 * self.common, self.reference + self.prediction)
+
+    @property
+    def iou(self) -> float:
+        """``|R & P| / |R | P|``, the Jaccard index; not a number if both are empty."""
+        return _ratio(self.common, self.reference + self.prediction - self.common)
 
     @property
     def precision(self) -> float:
@@ -128,10 +136,40 @@ class SurfaceDistances:
         within += self.prediction_mm2[self.prediction_mm <= tolerance_mm].sum()
         return _ratio(float(within), float(self.reference_mm2.sum() + self.prediction_mm2.sum()))
 
+    @property
+    def average_mm(self) -> tuple[float, float]:
+        """The area-weighted mean distances from the reference and from the prediction, in mm.
+
+        Infinite if the other mask is empty, not a number where the own is.
+        """
+        return (
+            _ratio(self._moments[0], float(self.reference_mm2.sum())),
+            _ratio(self._moments[1], float(self.prediction_mm2.sum())),
+        )
+
+    @property
+    def assd_mm(self) -> float:
+        """The average symmetric surface distance, in mm: the mean over the area of both surfaces.
+
+        Not the mean of the two directed averages: a surface counts by its area. Infinite if one
+        mask is empty, not a number if both are.
+        """
+        return _ratio(
+            sum(self._moments), float(self.reference_mm2.sum() + self.prediction_mm2.sum())
+        )
+
+    @property
+    def _moments(self) -> tuple[float, float]:
+        return (
+            float(self.reference_mm @ self.reference_mm2),
+            float(self.prediction_mm @ self.prediction_mm2),
+        )
+
 
 def _ascending(surface: Surface, other: Surface) -> tuple[Floats, Floats]:
     distances = surface.distances_to(other)
-    order = np.lexsort((surface.area_mm2, distances))
+    # By distance, equal ones by area, as surface-distance has them.
+    order = surface.by_area[np.argsort(distances[surface.by_area], kind="stable")]
     return distances[order], surface.area_mm2[order]
 
 
@@ -147,7 +185,8 @@ def _percentile(distances: Floats, areas: Floats, percent: float) -> float:
 class Measures:
     """What is measured of one target in one case. Volumes in ml, distances in mm.
 
-    Not a number wherever the empty-mask policy leaves a metric undefined.
+    Not a number wherever the empty-mask policy leaves a metric undefined. ``by_stratum`` has the
+    lesion-wise counts for each size class.
     """
 
     dice: float
@@ -166,6 +205,10 @@ class Measures:
     false_positives: int
     false_positive_ml: float
     false_negative_ml: float
+    iou: float = nan
+    assd_mm: float = nan
+    volume_difference_percent: float = nan
+    by_stratum: tuple[StratumCount, ...] = ()
 
 
 def measure(
@@ -173,6 +216,7 @@ def measure(
     prediction: Segmentation,
     tolerance_mm: float = 2.0,
     policy: EmptyMaskPolicy | None = None,
+    lesions: LesionSettings | None = None,
 ) -> Measures:
     """Measure a prediction against a reference on the same grid.
 
@@ -184,6 +228,8 @@ def measure(
         Distance up to which surfaces agree in the NSD, in mm.
     policy : EmptyMaskPolicy, optional
         What holds for empty masks.
+    lesions : LesionSettings, optional
+        What a lesion is and when it is found.
 
     Raises
     ------
@@ -191,24 +237,24 @@ def measure(
         The masks differ in shape or spacing.
     """
     _check_same_grid(reference, prediction)
-    lesions = count_lesions(reference.runs, prediction.runs)
+    counted = count_lesions(reference.runs, prediction.runs, lesions, reference.voxel_ml)
     overlap = Overlap(
         common_voxels(reference.runs, prediction.runs), reference.runs.size, prediction.runs.size
-    )
-    hd95_mm, nsd = _surface_metrics(
-        reference, prediction, tolerance_mm, policy or EmptyMaskPolicy()
     )
     lesion_case = overlap.reference > 0
     return Measures(
         dice=overlap.dice if lesion_case else nan,
-        hd95_mm=hd95_mm,
-        nsd=nsd,
+        iou=overlap.iou if lesion_case else nan,
         precision=overlap.precision if lesion_case else nan,
         sensitivity=overlap.sensitivity,
         reference_ml=reference.ml,
         predicted_ml=prediction.ml,
         difference_ml=prediction.ml - reference.ml,
-        **_lesion_figures(lesions, reference.voxel_ml),
+        volume_difference_percent=_ratio(
+            100 * (overlap.prediction - overlap.reference), overlap.reference
+        ),
+        **_surface_figures(reference, prediction, tolerance_mm, policy or EmptyMaskPolicy()),
+        **_lesion_figures(counted, reference.voxel_ml),
     )
 
 
@@ -225,16 +271,21 @@ def _check_same_grid(reference: Segmentation, prediction: Segmentation) -> None:
         )
 
 
-def _surface_metrics(
+def _surface_figures(
     reference: Segmentation, prediction: Segmentation, tolerance_mm: float, policy: EmptyMaskPolicy
-) -> tuple[float, float]:
-    """Return HD-95 in mm and NSD, both as the policy has them."""
+) -> dict[str, Any]:
+    """Return HD-95 and ASSD in mm and NSD, as the policy has them."""
     if not reference.runs.size:
-        return nan, nan
+        return {"hd95_mm": nan, "assd_mm": nan, "nsd": nan}
     if not prediction.runs.size:
-        return policy.hd95_mm(reference.runs.shape, reference.spacing_mm), 0.0
+        missed_mm = policy.distance_mm(reference.runs.shape, reference.spacing_mm)
+        return {"hd95_mm": missed_mm, "assd_mm": missed_mm, "nsd": 0.0}
     distances = SurfaceDistances.between(reference.surface, prediction.surface)
-    return distances.percentile_mm(95), distances.nsd(tolerance_mm)
+    return {
+        "hd95_mm": distances.percentile_mm(95),
+        "assd_mm": distances.assd_mm,
+        "nsd": distances.nsd(tolerance_mm),
+    }
 
 
 def _lesion_figures(lesions: LesionCount, voxel_ml: float) -> dict[str, Any]:
@@ -247,4 +298,5 @@ def _lesion_figures(lesions: LesionCount, voxel_ml: float) -> dict[str, Any]:
         "false_positives": lesions.false_positives,
         "false_positive_ml": lesions.false_voxels * voxel_ml,
         "false_negative_ml": lesions.missed_voxels * voxel_ml,
+        "by_stratum": lesions.by_stratum,
     }

@@ -15,16 +15,16 @@ class EmptyMaskPolicy:
 
     Parameters
     ----------
-    missed_hd95 : {"leave out", "diagonal"}
-        HD-95 of a case with lesions in which nothing was predicted: not a number, counted as
-        "missed", or the diagonal of the image in mm.
+    missed_distance : {"leave out", "diagonal"}
+        HD-95 and ASSD of a case with lesions in which nothing was predicted: not a number,
+        counted as "missed", or the diagonal of the image in mm.
     """
 
-    missed_hd95: MissedDistance = "leave out"
+    missed_distance: MissedDistance = "leave out"
 
-    def hd95_mm(self, shape: tuple[int, int, int], spacing_mm: tuple[float, ...]) -> float:
-        """Return the HD-95, in mm, of a case with lesions in which nothing was predicted."""
-        if self.missed_hd95 == "leave out":
+    def distance_mm(self, shape: tuple[int, int, int], spacing_mm: tuple[float, ...]) -> float:
+        """Return HD-95 and ASSD, in mm, of a case with lesions in which nothing was predicted."""
+        if self.missed_distance == "leave out":
             return nan
         return hypot(*(count * step for count, step in zip(shape, spacing_mm, strict=True)))
 
@@ -32,13 +32,16 @@ class EmptyMaskPolicy:
     def text(self) -> str:
         """The policy in words, as every report states it."""
         distance = {
-            "leave out": "no HD-95: it is left out of the HD-95 mean and counted as missed",
-            "diagonal": "the diagonal of its image, in mm, as HD-95",
-        }[self.missed_hd95]
+            "leave out": "no HD-95 and no ASSD: it is left out of their means and counted as "
+            "missed",
+            "diagonal": "the diagonal of its image, in mm, as HD-95 and ASSD",
+        }[self.missed_distance]
         return (
-            "A case whose reference is empty is lesion-free: Dice, NSD, HD-95, precision, "
-            "sensitivity and lesion F1 are not defined there and enter no mean; it is judged by "
-            "the number and volume of its false positives, in a table of its own. A case with "
-            "lesions in which nothing was predicted has Dice 0, NSD 0, sensitivity 0 and lesion "
-            f"F1 0, no precision, and {distance}."
+            "A case whose reference is empty is lesion-free: Dice, IoU, NSD, HD-95, ASSD, "
+            "precision, sensitivity, lesion F1 and the volume difference in percent are not "
+            "defined there and enter no mean; it is judged by the number and volume of its false "
+            "positives, of which it has none where nothing was predicted either, in a table of "
+            "its own. A case with lesions in which nothing was predicted has Dice 0, IoU 0, "
+            "NSD 0, sensitivity 0, lesion F1 0 and a volume difference of -100 %, no precision, "
+            f"and {distance}."
         )

@@ -1,41 +1,43 @@
-"""The report of a comparison: cases.csv, summary.json and a report.html that holds its figures."""
+"""The report of a comparison: its tables as files, and a report.html that needs no other file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
-from math import isfinite
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
 from napari_backsplit import __version__
 from napari_backsplit.backend import NOTICE
-from napari_backsplit.backend.comparison import charts, slices
+from napari_backsplit.backend.comparison import charts, contents, method_tables
+from napari_backsplit.backend.comparison.agreement import CLASSES, OUTLINE_COLOURS
 from napari_backsplit.backend.comparison.compare import CaseInput
-from napari_backsplit.backend.comparison.results import (
-    GROUPS,
-    METRICS,
-    Comparison,
-    Contrast,
-    Group,
-    Metric,
-    Row,
-    Verdict,
-)
-from napari_backsplit.backend.comparison.seen import SEEN_TEXT
-from napari_backsplit.backend.comparison.tables import write_cases, write_summary
-from napari_backsplit.backend.comparison.verdicts import MINUS, interval, reading_of, signed
-from napari_backsplit.backend.files import atomic_path, write_text
-from napari_backsplit.backend.pictures import DARK, LIGHT, Theme, data_uri
+from napari_backsplit.backend.comparison.definitions import definitions
+from napari_backsplit.backend.comparison.results import GROUPS, PRIMARY, Comparison, Verdict
+from napari_backsplit.backend.comparison.slices import draw_slice
+from napari_backsplit.backend.comparison.sources import Sources
+from napari_backsplit.backend.comparison.tables import write_tables
+from napari_backsplit.backend.comparison.telling import KINDS, TellingCase, telling_cases
+from napari_backsplit.backend.files import write_text
+from napari_backsplit.backend.pictures import standalone
 
 CaseLoader = Callable[[str], CaseInput]
-_TEMPLATE = "report.html.j2"
-_MARKS = {"better": "▲", "worse": "▼", "not shown to differ": "="}
-_DASH = "–"
+
+_TEMPLATE, _STYLE, _SCRIPT = "report.html.j2", "report.css", "report.js"
+_FILES = {
+    "cases.csv": "every case under every arm",
+    "lesions.csv": "every lesion and false positive",
+    "froc.json": "the operating points of the FROC",
+    "summary.json": "settings, summaries, differences and verdicts",
+}
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,15 @@ class ReportInfo:
         Remarks for the reader, such as arms of different plan sets.
     created : datetime, optional
         When; now by default.
+    sources : Sources
+        Models, versions and licences.
     """
 
     title: str = "Comparison"
     arms: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     created: datetime | None = None
+    sources: Sources = field(default_factory=Sources)
 
 
 def write_report(
@@ -73,11 +78,11 @@ def write_report(
     comparison : Comparison
         What was measured.
     folder : Path
-        Where cases.csv, summary.json, report.html and figures/ go.
+        Where the tables, report.html and figures/ go.
     load_case : callable, optional
-        Returns a case, with its image, by its id; without it there are no slices.
+        Returns a case, with its image, by its id; without it there are no pictures.
     info : ReportInfo, optional
-        Title and remarks.
+        Title, remarks and sources.
 
     Returns
     -------
@@ -85,57 +90,90 @@ def write_report(
         The report. It needs no other file and no network.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_cases(comparison, folder / "cases.csv")
-    write_summary(comparison, folder / "summary.json")
+    write_tables(comparison, folder)
     figures = _Figures(folder / "figures")
-    html = render(comparison, figures, load_case, info or ReportInfo())
+    html = render(comparison, figures, load_case, info or ReportInfo(), _written(folder))
     report = folder / "report.html"
     write_text(report, html)
     return report
 
 
+def _written(folder: Path) -> dict[str, str]:
+    return {name: text for name, text in _FILES.items() if (folder / name).exists()}
+
+
 class _Figures:
-    """Keeps each figure as a file and returns it as an address that holds it."""
+    """Keeps each figure as a file of its own, and returns it for the page."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def keep(self, name: str, image: bytes) -> str:
-        with atomic_path(self.folder / f"{name}.png") as temporary:
-            temporary.write_bytes(image)
-        return data_uri(image)
+    def keep(self, name: str, element: str) -> Markup:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / f"{name}.svg", standalone(element))
+        return Markup(element)
 
-    def pair(self, name: str, draw: Callable[[Theme], bytes]) -> dict[str, str]:
-        """Return a chart for a light and for a dark page."""
-        return {
-            "light": self.keep(name, draw(LIGHT)),
-            "dark": data_uri(draw(DARK)),
-        }
+    def panels(self, panels: Sequence[charts.Panel | None]) -> list[dict[str, Any]]:
+        return [
+            {"title": panel.title, "svg": self.keep(panel.name, panel.svg)}
+            for panel in panels
+            if panel is not None
+        ]
 
 
 def render(
-    comparison: Comparison, figures: _Figures, load_case: CaseLoader | None, info: ReportInfo
+    comparison: Comparison,
+    figures: _Figures,
+    load_case: CaseLoader | None,
+    info: ReportInfo,
+    files: Mapping[str, str],
 ) -> str:
     """Return the report as HTML."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    script = _source(_SCRIPT)
+    return environment.get_template(_TEMPLATE).render(
         info=info,
         created=(info.created or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
         notice=NOTICE,
+        style=Markup(_source(_STYLE)),
+        script=Markup(script),
+        script_hash=_hash(script),
         settings=comparison.settings,
-        policy=comparison.settings.policy.text,
+        primary=_primary(comparison),
         arms=_arms(comparison, info),
         targets=[
             _target(comparison, number, target, figures, load_case)
             for number, target in enumerate(comparison.targets, start=1)
         ],
-        seen=_seen(comparison),
-        reference_colour=charts.OKABE_ITO["reference"],
+        unseen=method_tables.unseen(comparison),
+        counts=_counts(comparison),
+        definitions=definitions(),
+        coverage=method_tables.coverage(comparison, "coverage"),
+        models=method_tables.models(info.sources, comparison.arms, "models"),
+        versions=method_tables.versions(info.sources, "versions"),
+        licences=method_tables.licences(info.sources, "licences"),
+        files=files,
+        parts=CLASSES,
+        outlines=OUTLINE_COLOURS,
+        plural=contents.plural,
     )
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """Return the script's hash as a content security policy names it: no other one runs."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _arms(comparison: Comparison, info: ReportInfo) -> list[dict[str, str]]:
@@ -153,13 +191,33 @@ def _arms(comparison: Comparison, info: ReportInfo) -> list[dict[str, str]]:
     ]
 
 
-def _seen(comparison: Comparison) -> list[dict[str, Any]]:
-    status = {row.case: row.seen for row in comparison.rows}
-    return [
-        {"name": name, "count": list(status.values()).count(name), "text": text}
-        for name, text in SEEN_TEXT.items()
-        if name in status.values()
-    ]
+def _primary(comparison: Comparison) -> str:
+    labels = {c.metric.name: c.metric.label for c in comparison.contrasts}
+    return ", ".join(labels[name] for name in PRIMARY if name in labels)
+
+
+def _counts(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return how many cases and patients enter, for each target."""
+    baseline = comparison.settings.baseline
+    lines = []
+    for target in comparison.targets:
+        rows = charts.counted_rows(comparison, target, baseline)
+        lesion = [row for row in rows if row.group == "lesion"]
+        lines.append(
+            {
+                "target": target,
+                "cases": len(rows),
+                "all": len({row.case for row in comparison.rows}),
+                "patients": len({row.patient for row in rows}),
+                "lesion": len(lesion),
+                "free": len(rows) - len(lesion),
+                "lesions": sum(row.measures.reference_lesions for row in lesion),
+            }
+        )
+    return lines
+
+
+# --- one target ---------------------------------------------------------------------------------
 
 
 def _target(
@@ -169,23 +227,36 @@ def _target(
     figures: _Figures,
     load_case: CaseLoader | None,
 ) -> dict[str, Any]:
+    arms, lesions = comparison.arms, comparison.lesions
     verdicts = sorted(
         (v for v in comparison.verdicts if v.target == target),
-        key=lambda v: v.arm in comparison.settings.controls,
+        key=lambda v: (v.arm in comparison.settings.controls, v.against != _baseline(comparison)),
     )
-    distribution = figures.pair(
-        f"distribution-{number}",
-        lambda theme: charts.distribution_chart(comparison, target, theme),
-    )
+    lesion_panels = [
+        charts.size_panel(comparison, target, arms, f"size-{number}"),
+        charts.froc_panel(comparison, target, arms, f"froc-{number}"),
+        charts.organ_panel(comparison, lesions, target, arms, f"organs-{number}"),
+    ]
     return {
         "name": target,
-        "distribution": distribution,
         "pairs": [
             _pair(comparison, f"{number}-{k}", verdict, figures, load_case if k == 1 else None)
             for k, verdict in enumerate(verdicts, start=1)
         ],
-        "rows": [_case(row) for row in comparison.rows if row.target == target],
+        "lesion_panels": figures.panels(lesion_panels),
+        "has_froc": lesion_panels[1] is not None,
+        "sizes": contents.found_sizes(comparison, target, arms, f"sizes-{number}"),
+        "organs": contents.false_by_organ(lesions, target, arms, f"organ-table-{number}"),
+        "distribution": figures.panels(
+            charts.distribution_panels(comparison, target, f"distribution-{number}")
+        ),
+        "lesions": contents.lesion_table(lesions, target, arms, f"lesions-{number}"),
+        "cases": contents.case_table(comparison, target, f"cases-{number}"),
     }
+
+
+def _baseline(comparison: Comparison) -> str:
+    return comparison.settings.baseline
 
 
 def _pair(
@@ -196,112 +267,71 @@ def _pair(
     load_case: CaseLoader | None,
 ) -> dict[str, Any]:
     target, arm, against = verdict.target, verdict.arm, verdict.against
-    contrasts = [
-        c for c in comparison.contrasts if (c.target, c.arm, c.against) == (target, arm, against)
+    contrasts = comparison.contrasts_of(target, arm, against, None)
+    every = comparison.contrasts_of(target, arm, against)
+    tables = [
+        {
+            "group": group,
+            "table": contents.differences(comparison, every, group, f"{group}-{number}"),
+            "missed": [comparison.summary(target, a, group).missed for a in (against, arm)],
+        }
+        for group in GROUPS
     ]
+    paired = charts.paired_panels(comparison, target, arm, against, f"paired-{number}")
     return {
         "verdict": verdict,
-        "mark": _MARKS.get(verdict.reading, "?"),
-        "tables": [_table(comparison, verdict, contrasts, group) for group in GROUPS],
-        "paired": figures.pair(
-            f"paired-{number}",
-            lambda theme: charts.paired_chart(comparison, target, arm, against, theme),
-        ),
-        "forest": figures.pair(
-            f"forest-{number}", lambda theme: charts.forest_chart(contrasts, theme)
-        ),
-        "slices": _slices(comparison, number, verdict, figures, load_case),
+        "mark": contents.MARKS.get(verdict.reading, "?"),
+        "tables": tables,
+        "by_size": contents.by_case_size(comparison, contrasts, f"strata-{number}"),
+        "forest": figures.panels([charts.forest_panel(every, f"forest-{number}")]),
+        "paired": figures.panels(paired),
+        "pictures": list(_pictures(comparison, number, verdict, figures, load_case)),
     }
 
 
-def _slices(
+def _pictures(
     comparison: Comparison,
     number: str,
     verdict: Verdict,
     figures: _Figures,
     load_case: CaseLoader | None,
-) -> list[dict[str, str]]:
+) -> Iterator[dict[str, Any]]:
+    """Give the pictures of the telling cases, kind by kind."""
     if load_case is None:
-        return []
+        return
     target, arm, against = verdict.target, verdict.arm, verdict.against
-    drawn: list[dict[str, str]] = []
-    for telling in slices.telling_cases(comparison, target, arm, against):
-        image = slices.draw_slice(load_case(telling.case), target, arm, against, comparison)
-        if image is not None:
-            uri = figures.keep(f"slice-{number}-{len(drawn) + 1}", image)
-            drawn.append({"case": telling.case, "why": telling.why, "image": uri})
-    return drawn
+    chosen = telling_cases(comparison, target, arm, against, comparison.lesions)
+    drawn: dict[int, dict[str, Any]] = {}
+    by_case = sorted(enumerate(chosen, start=1), key=lambda item: item[1].case)
+    for case_id, group in groupby(by_case, key=lambda item: item[1].case):
+        case = load_case(case_id)
+        for k, telling in group:
+            if found := _picture(case, telling, verdict, f"slice-{number}-{k}", figures):
+                drawn[k] = found
+    for kind, heading in KINDS.items():
+        own = [drawn[k] for k in sorted(drawn) if chosen[k - 1].kind == kind]
+        if own:
+            yield {"heading": heading, "pictures": own}
 
 
-def _table(
-    comparison: Comparison, verdict: Verdict, contrasts: list[Contrast], group: Group
-) -> dict[str, Any]:
-    ours = comparison.summary(verdict.target, verdict.arm, group)
-    theirs = comparison.summary(verdict.target, verdict.against, group)
+def _picture(
+    case: CaseInput, telling: TellingCase, verdict: Verdict, name: str, figures: _Figures
+) -> dict[str, Any] | None:
+    pair = (verdict.target, verdict.arm, verdict.against)
+    picture = draw_slice(case, *pair, name, telling.voxel)
+    if picture is None:
+        return None
+    figures.keep(name, picture.together)
     return {
-        "group": group,
-        "cases": ours.cases,
-        "patients": ours.patients,
-        "lesions": ours.reference_lesions,
-        "missed": (theirs.missed, ours.missed),
-        "lines": [
-            _line(comparison, contrast)
-            for contrast in contrasts
-            if contrast.group == group and contrast.difference.pairs
+        "case": telling.case,
+        "why": telling.why,
+        "position": picture.position,
+        "panels": [
+            {"title": title, "svg": Markup(element)}
+            for title, element in (
+                ("Outlines", picture.outlines),
+                ("Where they agree", picture.parts),
+                ("Image alone", picture.bare),
+            )
         ],
     }
-
-
-def _line(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
-    metric, difference = contrast.metric, contrast.difference
-    reading = reading_of(comparison, contrast)
-    return {
-        "label": metric.label,
-        "unit": metric.unit,
-        "better": "↑" if metric.higher_is_better else "↓",
-        "against": _number(difference.baseline, metric.digits),
-        "arm": _number(difference.arm, metric.digits),
-        "difference": signed(difference.value, metric.digits),
-        "interval": interval(difference, metric.digits),
-        "pairs": difference.pairs,
-        "reading": reading,
-        "mark": _MARKS.get(reading, ""),
-    }
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", MINUS) if isfinite(value) else _DASH
-
-
-def _case(row: Row) -> dict[str, Any]:
-    measures = row.measures
-    shown = {m.name: _cell(row, m) for m in METRICS[row.group] if not m.pooled_by}
-    return {
-        "case": row.case,
-        "patient": row.patient,
-        "arm": row.arm,
-        "group": row.group,
-        "seen": row.seen,
-        "missed": row.missed,
-        "lesions": f"{measures.found_lesions} of {measures.reference_lesions}",
-        "reference_ml": _number(measures.reference_ml, 2),
-        "difference_ml": signed(measures.difference_ml, 2),
-        "false_positives": measures.false_positives,
-        "values": {name: shown.get(name, _DASH) for name in _CASE_METRICS},
-    }
-
-
-_CASE_METRICS = (
-    "dice",
-    "nsd",
-    "hd95_mm",
-    "lesion_f1",
-    "precision",
-    "sensitivity",
-    "false_positive_ml",
-    "false_negative_ml",
-)
-
-
-def _cell(row: Row, metric: Metric) -> str:
-    return _number(row.value(metric.name), min(metric.digits, 2))

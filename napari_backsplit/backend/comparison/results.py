@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, nan
 from typing import Literal
 
-from napari_backsplit.backend.comparison.curves import OperatingPoint
-from napari_backsplit.backend.comparison.lesions import LesionCount
+from napari_backsplit.backend.comparison.curves import OperatingPoint, froc
+from napari_backsplit.backend.comparison.intervals import Bootstrap
+from napari_backsplit.backend.comparison.lesion_table import LesionRow
+from napari_backsplit.backend.comparison.lesions import LesionCount, LesionSettings, StratumCount
 from napari_backsplit.backend.comparison.metrics import Measures
 from napari_backsplit.backend.comparison.policy import EmptyMaskPolicy
 from napari_backsplit.backend.comparison.seen import SeenStatus
-from napari_backsplit.backend.comparison.statistics import Bootstrap, Difference
+from napari_backsplit.backend.comparison.statistics import Difference
 
 Group = Literal["lesion", "lesion-free"]
 GROUPS: tuple[Group, ...] = ("lesion", "lesion-free")
+
+ALL = "all"
+"""The stratum that holds every case of a group."""
+
+PRIMARY = ("dice", "nsd", "found_lesions", "false_positives")
+"""Metrics of lesion cases over which Holm's correction runs, for each target, pair and stratum:
+overlap, boundary, what is found, what is found where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,19 @@ class Metric:
     digits: int = 3
     pooled_by: str = ""
 
+    @property
+    def bound(self) -> float:
+        """The largest difference there can be: one of a share, otherwise infinite."""
+        return 1.0 if self.unit in ("", "share") else inf
+
 
 METRICS: dict[Group, tuple[Metric, ...]] = {
     "lesion": (
         Metric("dice", "Dice"),
+        Metric("iou", "IoU"),
         Metric("nsd", "NSD"),
         Metric("hd95_mm", "HD-95", "mm", False, 1),
+        Metric("assd_mm", "ASSD", "mm", False, 2),
         Metric("found_lesions", "Lesions found", "share", pooled_by="reference_lesions"),
         Metric("lesion_f1", "Lesion F1"),
         Metric("sensitivity", "Voxel sensitivity"),
@@ -139,6 +155,8 @@ class Summary:
         Sums over the cases.
     means : mapping of str to float
         Mean over cases (or pooled share) of each metric, not a number where undefined.
+    by_stratum : tuple of StratumCount
+        Sums over the cases for each size of lesion.
     """
 
     target: str
@@ -151,11 +169,26 @@ class Summary:
     found_lesions: int
     false_positives: int
     means: Mapping[str, float]
+    by_stratum: tuple[StratumCount, ...] = ()
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """An arm against another on one metric and one group of cases."""
+    """An arm against another on one metric and one group of cases.
+
+    Parameters
+    ----------
+    target, arm, against : str
+        Which; `against` is the baseline or a control.
+    group : str
+        "lesion" or "lesion-free".
+    metric : Metric
+        What is compared.
+    difference : Difference
+        Arm minus `against`.
+    stratum : str
+        "all", or of lesion cases the stratum of their reference volume.
+    """
 
     target: str
     arm: str
@@ -163,6 +196,7 @@ class Contrast:
     group: Group
     metric: Metric
     difference: Difference
+    stratum: str = ALL
 
 
 @dataclass(frozen=True)
@@ -221,6 +255,8 @@ class ComparisonSettings:
         How intervals are drawn.
     policy : EmptyMaskPolicy
         What holds for empty masks.
+    lesions : LesionSettings
+        What is a lesion, when it is found, and the strata of volume of lesions and of cases.
     """
 
     baseline: str
@@ -228,11 +264,22 @@ class ComparisonSettings:
     tolerance_mm: float = 2.0
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     policy: EmptyMaskPolicy = field(default_factory=EmptyMaskPolicy)
+    lesions: LesionSettings = field(default_factory=LesionSettings)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was measured and what may be said of it."""
+    """Everything that was measured and what may be said of it.
+
+    Parameters
+    ----------
+    lesions : tuple of LesionRow
+        Every lesion; empty where they were not listed.
+    title : str
+        Title of its report.
+    folders : mapping of str to tuple of str
+        Arm -> the folders of its predictions, relative to the project, where known.
+    """
 
     settings: ComparisonSettings
     arms: tuple[str, ...]
@@ -242,6 +289,9 @@ class Comparison:
     contrasts: tuple[Contrast, ...]
     matched: tuple[MatchedSensitivity, ...]
     verdicts: tuple[Verdict, ...]
+    lesions: tuple[LesionRow, ...] = ()
+    title: str = "Comparison"
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -258,10 +308,38 @@ class Comparison:
         ]
 
     def contrast(
-        self, target: str, arm: str, against: str, group: Group, metric: str
+        self, target: str, arm: str, against: str, group: Group, metric: str, stratum: str = ALL
     ) -> Contrast | None:
         """Return one contrast, or None if it was not measured."""
-        return find_contrast(self.contrasts, target, arm, against, group, metric)
+        return find_contrast(self.contrasts, target, arm, against, group, metric, stratum)
+
+    def contrasts_of(
+        self, target: str, arm: str, against: str, stratum: str | None = ALL
+    ) -> list[Contrast]:
+        """Return the contrasts of a pair in one stratum; in every stratum for None."""
+        return [
+            item
+            for item in self.contrasts
+            if (item.target, item.arm, item.against) == (target, arm, against)
+            and stratum in (None, item.stratum)
+        ]
+
+    @property
+    def froc(self) -> dict[str, dict[str, tuple[OperatingPoint, ...]]]:
+        """Target -> arm -> operating points over the cases that count, where probabilities are."""
+        return {
+            target: {arm: points for arm in self.arms if (points := self._points(target, arm))}
+            for target in self.targets
+        }
+
+    def _points(self, target: str, arm: str) -> tuple[OperatingPoint, ...]:
+        rows = countable(self.rows, target, arm)
+        return froc([row.by_threshold for row in rows]) if _all_have_counts(rows) else ()
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """The name of all, then the strata of lesion cases that hold a case."""
+        return tuple(dict.fromkeys(item.stratum for item in self.contrasts))
 
     def summary(self, target: str, arm: str, group: Group) -> Summary:
         """Return one summary."""
@@ -269,13 +347,39 @@ class Comparison:
         return next(s for s in self.summaries if (s.target, s.arm, s.group) == wanted)
 
 
+def countable(rows: Sequence[Row], target: str, arm: str) -> list[Row]:
+    """Return the rows of an arm that may count, by case.
+
+    All that no model is known to have seen, if none of the target's cases is known to be unseen.
+    """
+    own = [row for row in rows if row.target == target]
+    kept = [row for row in own if row.counted] or [row for row in own if row.seen == "unknown"]
+    return sorted((row for row in kept if row.arm == arm), key=lambda row: row.case)
+
+
+def _all_have_counts(rows: Sequence[Row]) -> bool:
+    return bool(rows) and all(row.by_threshold for row in rows)
+
+
 def find_contrast(
-    contrasts: tuple[Contrast, ...], target: str, arm: str, against: str, group: Group, metric: str
+    contrasts: tuple[Contrast, ...],
+    target: str,
+    arm: str,
+    against: str,
+    group: Group,
+    metric: str,
+    stratum: str = ALL,
 ) -> Contrast | None:
     """Return one of `contrasts`, or None if it was not measured."""
-    wanted = (target, arm, against, group, metric)
-    found = (c for c in contrasts if (c.target, c.arm, c.against, c.group, c.metric.name) == wanted)
-    return next(found, None)
+    wanted = (target, arm, against, group, metric, stratum)
+    return next(
+        (
+            c
+            for c in contrasts
+            if (c.target, c.arm, c.against, c.group, c.metric.name, c.stratum) == wanted
+        ),
+        None,
+    )
 
 
 def arm_pairs(arms: tuple[str, ...], settings: ComparisonSettings) -> tuple[tuple[str, str], ...]:

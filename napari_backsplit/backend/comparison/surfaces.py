@@ -12,12 +12,13 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from napari_backsplit.backend.comparison.nearest import Floats, Points, Spacing
 from napari_backsplit.backend.comparison.runs import Runs, compact_rows
 
-Floats = NDArray[np.float64]
-Spacing = tuple[float, float, float]
+__all__ = ["Floats", "Spacing", "Surface", "find_surface", "surfel_areas"]
+
+_PLANES = 32
 
 # Normals of the surface triangles of a 2x2x2 neighbourhood in eighths of a voxel face,
 # three digits (z y x) each, for one neighbourhood of every class under mirroring and
@@ -75,23 +76,24 @@ class Surface:
     spacing_mm: Spacing
 
     @cached_property
-    def tree(self) -> cKDTree:
-        """Search tree of the points, in mm."""
-        points = self.corner * np.array(self.spacing_mm)
-        return cKDTree(points, balanced_tree=False, compact_nodes=False)
+    def points(self) -> Points:
+        """The points, ready to be searched."""
+        return Points(self.corner, self.spacing_mm)
+
+    @cached_property
+    def by_area(self) -> NDArray[np.int64]:
+        """Indices of the points in ascending order of their areas."""
+        areas, rank = np.unique(self.area_mm2, return_inverse=True)
+        return np.argsort(rank.astype(np.min_scalar_type(len(areas))), kind="stable")
 
     def distances_to(self, other: Surface) -> Floats:
         """Return the distance of each point, in mm, to the nearest point of `other`.
 
-        Measured on whole corners, so that a distance equal to a tolerance stays equal.
         Infinite where `other` has no surface.
         """
         if not len(other.corner):
             return np.full(len(self.corner), np.inf)
-        points = self.corner * np.array(self.spacing_mm)
-        _, nearest = other.tree.query(points)
-        step = (other.corner[nearest] - self.corner) * np.array(self.spacing_mm)
-        return np.asarray(np.sqrt(np.sum(step * step, axis=1)))
+        return other.points.distances_from(self.corner)
 
 
 def surfel_areas(spacing_mm: Spacing) -> Floats:
@@ -127,11 +129,29 @@ def find_surface(runs: Runs, spacing_mm: Spacing) -> Surface:
     Surface
         Without points if the mask is empty.
     """
-    rows, codes = _neighbourhoods(runs)
-    where, x = np.nonzero((codes != 0) & (codes != 255))
-    z, y = np.divmod(rows[where], runs.row_step)
-    area_mm2 = surfel_areas(spacing_mm)[codes[where, x]]
-    return Surface(np.stack([z, y, x], axis=1), area_mm2, spacing_mm)
+    planes = range(0, runs.shape[0] + 1, _PLANES)
+    corner, code = zip(*(_surface_of_planes(runs, first) for first in planes), strict=True)
+    area_mm2 = surfel_areas(spacing_mm)[np.concatenate(code)]
+    return Surface(np.concatenate(corner, axis=1).T, area_mm2, spacing_mm)
+
+
+def _surface_of_planes(runs: Runs, first: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the corners (3, n) on the surface in `_PLANES` planes from `first` on, and codes."""
+    step = runs.row_step
+    below, above = (first - 1) * step, (first + _PLANES) * step
+    near = runs.select(np.arange(*np.searchsorted(runs.row, (below, above))))
+    left, right = int(near.start.min(initial=runs.shape[2])), int(near.stop.max(initial=0))
+    shape = (_PLANES + 1, runs.shape[1], max(right - left, 0))
+    rows, codes = _neighbourhoods(
+        Runs(shape, near.row - below, near.start - left, near.stop - left)
+    )
+    # 0 and 255 are all background and all foreground.
+    at = np.flatnonzero((codes + np.uint8(1)).ravel() > 1)
+    where, x = np.divmod(at, codes.shape[1])
+    z, y = np.divmod(rows[where], step)
+    # The corners of the planes before the first and after the last see but half of it.
+    own = (z > 0) & (z <= _PLANES)
+    return np.stack([z + first - 1, y, x + left])[:, own], codes.ravel()[at[own]]
 
 
 def _neighbourhoods(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -140,9 +160,14 @@ def _neighbourhoods(runs: Runs) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     rows, bits = compact_rows(runs)
     pairs = np.zeros((len(rows) + 1, bits.shape[1]), np.uint8)
     pairs[1:] = bits
-    pairs[1:, 1:] |= bits[:, :-1].astype(np.uint8) << 1
+    pairs[1:, 1:] |= bits[:, :-1].view(np.uint8) << 1
     number = np.zeros((runs.shape[0] + 2) * step + 2, np.int64)
     number[rows + step + 1] = np.arange(1, len(rows) + 1)
-    corners = np.unique(np.concatenate([rows + k for k in (0, 1, step, step + 1)]))
-    here = [pairs[number[corners + k]] for k in (step + 1, step, 1, 0)]
-    return corners, here[0] | here[1] << 2 | here[2] << 4 | here[3] << 6
+    seen = np.zeros((runs.shape[0] + 1) * step + 1, np.bool_)
+    for k in (0, 1, step, step + 1):
+        seen[rows + k] = True
+    corners = np.flatnonzero(seen)
+    codes = pairs[number[corners + step + 1]]
+    for bit, k in ((2, step), (4, 1), (6, 0)):
+        codes |= pairs[number[corners + k]] << bit
+    return corners, codes

@@ -1,0 +1,216 @@
+"""What a comparison rests on: models, the versions that ran them, and licences.
+
+Names and ids only: no path, no patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from napari_backsplit import __version__
+from napari_backsplit.backend.errors import BackSplitError
+from napari_backsplit.backend.files import read_json
+from napari_backsplit.backend.project import ProjectReader
+
+NOT_RECORDED = "not recorded"
+_CARD = "backsplit"
+_PACKAGES = ("napari-backsplit", "nnunetv2", "torch", "numpy", "python")
+_ENGINES = {"file": "a file", "phantom": "the synthetic phantom"}
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Under which licences the masks of a structure stand.
+
+    Parameters
+    ----------
+    what : str
+        The structure, and what it is for.
+    made_with : str
+        Engines and models.
+    licences : str
+        Joined; "not recorded" where none is.
+    """
+
+    what: str
+    made_with: str
+    licences: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a comparison rests on.
+
+    Parameters
+    ----------
+    models : mapping of str to mapping
+        Arm -> what is known of its model, word -> value.
+    versions : mapping of str to mapping
+        What ran -> package -> version.
+    licences : tuple of Licence
+    """
+
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    licences: tuple[Licence, ...] = ()
+
+
+def sources_of(
+    project: ProjectReader, folders: Mapping[str, Sequence[Path]], cases: Sequence[str]
+) -> Sources:
+    """Collect what a comparison rests on.
+
+    Parameters
+    ----------
+    project : ProjectReader
+    folders : mapping of str to sequence of Path
+        Arm -> the folders of its prediction jobs.
+    cases : sequence of str
+        The cases compared.
+    """
+    records = {arm: [_record(folder) for folder in each] for arm, each in folders.items()}
+    cards = {arm: _card(project.folder, each) for arm, each in records.items()}
+    predicted = {
+        f"Prediction by {arm}": _versions(_json(folder / "job.json").get("versions"))
+        for arm, each in folders.items()
+        for folder in each[:1]
+    }
+    trained = {f"Training of {arm}": _versions(card.get("versions")) for arm, card in cards.items()}
+    versions = {**trained, **predicted, "Comparison and report": _here()}
+    return Sources(
+        models={arm: _model(records[arm], cards[arm]) for arm in folders},
+        versions={what: each for what, each in versions.items() if each},
+        licences=(*_of_cards(cards), *_of_masks(project, cases)),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON file; empty where it is missing or torn: a report says "not recorded"."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError, BackSplitError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    inner = folder / "predictions" / "predictions.json"
+    return _json(inner if inner.exists() else folder / "predictions.json")
+
+
+def _card(project: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what this package wrote about a model of the project; empty for a foreign one."""
+    named = (records[0].get("model") or {}).get("path") if records else None
+    if not named:
+        return {}
+    card = _json(project / str(named) / "dataset.json").get(_CARD)
+    return dict(card) if isinstance(card, dict) else {}
+
+
+def _versions(given: object) -> dict[str, str]:
+    known = dict(given) if isinstance(given, Mapping) else {}
+    return {name: str(known[name]) for name in _PACKAGES if name in known}
+
+
+def _here() -> dict[str, str]:
+    found = {"napari-backsplit": __version__, "python": python_version()}
+    return {**found, **{name: version(name) for name in ("numpy", "scipy", "SimpleITK")}}
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def _model(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any]) -> dict[str, str]:
+    models = [record.get("model") or {} for record in records]
+    settings = [record.get("settings") or {} for record in records]
+    run = card.get("run") or {}
+    baseline = card.get("baseline")
+    facts = {
+        "Kind": _kind(card, models),
+        "Supports": ", ".join(card.get("supports") or ()) or ("none" if card else ""),
+        "Trained on": _trained_on(models),
+        "Started from": "an earlier model" if baseline else ("scratch" if card else ""),
+        "Epochs": str(run.get("epochs") or ""),
+        "Configuration": _each(model.get("configuration") for model in models),
+        "Trainer": _each(model.get("trainer_name") for model in models),
+        "Folds": _each(fold for model in models for fold in model.get("folds") or ()),
+        "Checkpoint": _each(each.get("checkpoint") for each in settings),
+        "Lesion where": _each(each.get("rule") or "argmax" for each in settings),
+        "Mirrored": _each(each.get("mirroring") for each in settings),
+        "Step of the window": _each(each.get("step_size") for each in settings),
+        "Device": _each(each.get("device") for each in settings),
+        "Checkpoint's SHA-256": _each(_digests(models)),
+    }
+    return {word: value for word, value in facts.items() if value}
+
+
+def _kind(card: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
+    return str(card.get("arm") or "") or _each(model.get("arm") for model in models)
+
+
+def _trained_on(models: Sequence[Mapping[str, Any]]) -> str:
+    seen = [(model.get("seen") or {}).get("training") for model in models]
+    known = [each for each in seen if each is not None]
+    if not known or len(known) < len(seen):
+        return NOT_RECORDED
+    return f"{len({digest for each in known for digest in each})} images"
+
+
+def _digests(models: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for model in models:
+        for name, digest in (model.get("hashes") or {}).items():
+            if str(name).endswith(".pth"):
+                yield f"{str(digest)[:16]}…"
+
+
+def _each(values: Iterable[Any]) -> str:
+    """Join the different values that are known."""
+    known = (value for value in values if value is not None and value != "")
+    return ", ".join(dict.fromkeys("yes" if v is True else "no" if v is False else str(v)
+                                   for v in known))  # fmt: skip
+
+
+# --- licences -----------------------------------------------------------------------------------
+
+
+def _of_cards(cards: Mapping[str, Mapping[str, Any]]) -> list[Licence]:
+    """Return the licences of the models and of the masks that they learnt from."""
+    lines = []
+    for arm, card in cards.items():
+        learnt = card.get("licences") or {}
+        masks = "; ".join(f"{name}: {', '.join(known)}" for name, known in learnt.items())
+        made = f"masks it learnt from: {masks}" if masks else "trained in this project"
+        lines.append(
+            Licence(
+                f"Model {arm}",
+                made if card else "a model from elsewhere",
+                str(card.get("licence") or ("the project's own" if card else NOT_RECORDED)),
+            )
+        )
+    return lines
+
+
+def _of_masks(project: ProjectReader, cases: Sequence[str]) -> list[Licence]:
+    schema = project.schema
+    uses = dict.fromkeys(schema.target_names, "reference")
+    uses |= {name: "organ" for name in schema.support_names if name not in uses}
+    return [line for name, use in uses.items() if (line := _of_mask(project, cases, name, use))]
+
+
+def _of_mask(project: ProjectReader, cases: Sequence[str], name: str, use: str) -> Licence | None:
+    records = [record for case in cases if (record := project.provenance(case, name))]
+    if not records:
+        return None
+    made = dict.fromkeys(
+        " ".join([_ENGINES.get(record.engine, record.engine), record.model]).strip()
+        for record in records
+    )
+    licences = dict.fromkeys(record.licence or NOT_RECORDED for record in records)
+    return Licence(
+        f"Masks of {name} ({use})", ", ".join(each for each in made if each), ", ".join(licences)
+    )
