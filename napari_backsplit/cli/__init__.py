@@ -86,14 +86,19 @@ def main() -> None:
 from napari_backsplit.cli import (  # noqa: E402  they add commands
     advise,  # noqa: F401
     cluster,  # noqa: F401
+    comparing,  # noqa: F401
     data,  # noqa: F401
     demo,  # noqa: F401
+    evaluating,  # noqa: F401
     experiment,  # noqa: F401
     improve,  # noqa: F401
     jobs,  # noqa: F401
     models,  # noqa: F401
+    predicting,  # noqa: F401
     preflight,  # noqa: F401
     repeating,  # noqa: F401
+    report,  # noqa: F401
     review,  # noqa: F401
+    seg,  # noqa: F401
     structures,  # noqa: F401
 )

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from napari_backsplit.backend.jobs import Job, JobStatus, Metric, Note, Phase, State, follow
@@ -108,6 +116,16 @@ def _watch(job: Job, quiet: bool) -> JobStatus:
                 case Note(level=level, text=text):
                     bars.console.print(escape(text), style=STYLE[level], highlight=False)
     return status
+
+
+@contextmanager
+def counted(what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar that (done, total) moves on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    left = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *left, console=err, disable=quiet, transient=True) as bars:
+        bar = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Commands that make, use and compare models: plan, train, finetune, predict, compare, export."""
+"""Commands that make models: plan, train, finetune, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_backsplit.backend.training.spec import (
 )
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
-from napari_backsplit.cli.options import Spec, make_spec, pairs, with_spec
+from napari_backsplit.cli.options import Spec, make_spec, with_spec
 
 TRAIN = "2 Train"
 FIRST = ("arm", "supports", "masks", "epochs", "hours", "until", "fold", "device", "workers")
@@ -203,98 +203,6 @@ def finetune(
         done[arm] = _job(project, "train", training(run), titles[arm], detach, quiet=as_json)
     if as_json:
         show(done, as_json)
-
-
-@app.command(rich_help_panel=COMPARE)
-def predict(
-    model: Annotated[str, typer.Argument(help="Number of a training job, or a model folder.")],
-    project: ProjectOption = Path(),
-    case: Annotated[
-        list[str] | None, typer.Option(help="Case id; by default all held-out cases.")
-    ] = None,
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint file.")] = "checkpoint_final.pth",
-    device: Annotated[str, typer.Option(help="cpu, mps, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    step_size: Annotated[float, typer.Option(help="Step of the sliding window, in patches.")] = 0.5,
-    mirroring: Annotated[
-        bool | None, typer.Option(help="Average over mirrored images; by default as trained.")
-    ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write probability maps.")
-    ] = False,
-    full_label_map: Annotated[
-        bool, typer.Option("--full-label-map", help="Also write all classes.")
-    ] = False,
-    declare_unseen: Annotated[
-        bool,
-        typer.Option(
-            "--declare-unseen", help="You declare that the model was not trained on these cases."
-        ),
-    ] = False,
-    detach: DetachOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Predict lesions with a run or with any nnU-Net model folder."""
-    from napari_backsplit.backend.training.baseline import model_path
-    from napari_backsplit.cli.data import open_project
-
-    with open_project(project, read_only=True) as opened:
-        cases = case or list(opened.test_cases())
-    if not cases:
-        raise InputError("No case is held out.", "Reserve a test set, or name cases with --case.")
-    params = {
-        "model": model_path(project, model),
-        "cases": cases,
-        "checkpoint": checkpoint,
-        "device": device,
-        "threads": threads,
-        "step_size": step_size,
-        "mirroring": mirroring,
-        "probabilities": probabilities,
-        "full_label_map": full_label_map,
-        "declared_unseen": cases if declare_unseen else [],
-    }
-    _run(project, "predict", params, f"predict {len(cases)} cases", detach, as_json)
-
-
-@app.command(rich_help_panel=COMPARE)
-def compare(
-    arms: Annotated[
-        list[str], typer.Argument(help="NAME=JOB of each prediction; the first is the baseline.")
-    ],
-    project: ProjectOption = Path(),
-    control: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME that every other arm is measured against too; may be repeated."),
-    ] = None,
-    tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the NSD, mm.")] = 2.0,
-    case: Annotated[list[str] | None, typer.Option(help="Case id; may be repeated.")] = None,
-    detach: DetachOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure predictions against the reference, arm against baseline, and write a report."""
-    from napari_backsplit.backend.files import read_json
-    from napari_backsplit.cli.console import say, show_summary
-    from napari_backsplit.cli.jobs import find_job
-
-    jobs = pairs(arms)
-    if len(jobs) < 2:
-        raise InputError("A comparison needs two arms.", "Write: compare binary=5 finetune=6")
-    folders = {name: f"jobs/{find_job(project, job, 'predict').id}" for name, job in jobs.items()}
-    unknown = sorted(set(control or ()) - set(folders))
-    if unknown:
-        raise InputError(f"--control {unknown[0]} is no arm.", f"Name one of {', '.join(folders)}.")
-    params = {
-        "arms": folders,
-        "baseline": next(iter(folders)),
-        "controls": control or [],
-        "tolerance_mm": tolerance_mm,
-        "cases": case,
-    }
-    result = _run(project, "compare", params, "compare", detach, as_json)
-    if result and not as_json:
-        show_summary(read_json((project / result["report"]).parent / "summary.json"))
-        say(f"Report: {project / result['report']}")
 
 
 @app.command(rich_help_panel=COMPARE)

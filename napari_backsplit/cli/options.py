@@ -70,9 +70,9 @@ def _require_one(options: Mapping[str, Any], either: tuple[str, ...]) -> None:
 
 def _parameter(name: str, field: FieldInfo, default: Any, panel: str) -> inspect.Parameter:
     shown = field.default if default is None else default
-    text = (field.description or "").replace("`", "")
+    text = (field.description or "").replace("`", "").rstrip(".") + "."
     if get_origin(field.annotation) is Literal:
-        text += f" One of: {', '.join(get_args(field.annotation))}."
+        text += f" One of: {', '.join(map(str, get_args(field.annotation)))}."
     if shown is not None and shown != () and shown != {}:
         text += f" [default: {','.join(map(str, shown)) if isinstance(shown, tuple) else shown}]"
     option = typer.Option(
@@ -132,7 +132,8 @@ def _parsed(field: FieldInfo, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()]
     if "dict" in kind:
         return pairs(value.split(","))
-    return int(value) if "int" in kind and value.lstrip("-").isdigit() else value
+    whole = "int" in kind or any(isinstance(one, int) for one in get_args(field.annotation))
+    return int(value) if whole and value.lstrip("-").isdigit() else value
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:

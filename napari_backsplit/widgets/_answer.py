@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 from napari_backsplit.widgets._layout import bold, in_row, push_button
 
 HEADS = {True: "✓ Better", False: "▲ Not shown to be better", None: "● No verdict"}
+PROBABLY = "✓ Probably better"
 
 
 class AnswerBox(QFrame):
@@ -38,7 +39,8 @@ class AnswerBox(QFrame):
         """Show an answer; None hides the box."""
         self.setVisible(answer is not None)
         if answer is not None:
-            self.head.setText(HEADS[answer.better])
+            probably = answer.better and answer.hedged
+            self.head.setText(PROBABLY if probably else HEADS[answer.better])
             self.words.setText(answer.text)
             self._report = Path(answer.report)
 

@@ -18,7 +18,7 @@ from napari_backsplit.backend.training import baseline, budget
 from napari_backsplit.backend.training.budget import least_iterations
 from napari_backsplit.backend.training.spec import FINETUNE, MANY_SUPPORTS, RunSpec
 from napari_backsplit.backend.volume import Geometry, Volume, write_volume
-from napari_backsplit.cli import app, console, jobs, models
+from napari_backsplit.cli import app, console, models
 
 runner = CliRunner()
 
@@ -34,22 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(models, "_job", job)
     monkeypatch.setattr(models, "_begin_training", lambda project, spec: None)
-    monkeypatch.setattr(jobs, "find_job", lambda p, n, task: SimpleNamespace(id=f"000{n}-predict"))
     return params
-
-
-def test_a_control_is_measured_against_too(asked: list[dict[str, Any]]) -> None:
-    command = ["compare", "binary=5", "tuned=6", "longer=7", "--control", "longer"]
-    assert runner.invoke(app, command).exit_code == 0
-    assert asked[0]["baseline"] == "binary"
-    assert asked[0]["controls"] == ["longer"]
-    assert asked[0]["arms"]["tuned"] == "jobs/0006-predict"
-
-
-def test_a_control_that_is_no_arm_is_refused(asked: list[dict[str, Any]]) -> None:
-    result = runner.invoke(app, ["compare", "binary=5", "tuned=6", "--control", "longer"])
-    assert isinstance(result.exception, InputError)
-    assert not asked
 
 
 BASELINE = {"baseline": "jobs/0002-train/model", "plan_set": "own", "fold": 0}

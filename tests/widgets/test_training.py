@@ -537,6 +537,9 @@ def test_the_answer_is_said_in_words_and_opens_its_report(
     assert words[better] in box.head.text()
     assert box.words.text() == "Better than the baseline."
     assert box.open.isEnabled()
+    few = Answer("Probably.", better, (), (), (), 3, tmp_path / "r.html", hedged=True)
+    box.show_answer(few)
+    assert ("Probably better" in box.head.text()) is (better is True)
     box.show_answer(None)
     assert box.isHidden()
 
