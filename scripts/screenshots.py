@@ -2,6 +2,10 @@
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images
 
+Those of the comparison need a project in which one has finished; it is only looked at:
+
+    xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images PROJECT
+
 Look at them before they are committed.
 """
 
@@ -20,7 +24,7 @@ os.environ.update(
 
 import napari  # noqa: E402  the environment comes first
 import numpy as np  # noqa: E402
-from qtpy.QtWidgets import QApplication  # noqa: E402
+from qtpy.QtWidgets import QApplication, QScrollArea  # noqa: E402
 
 from napari_backsplit.backend.fusion.contact_sheet import make_tiles, sheet_pages  # noqa: E402
 from napari_backsplit.backend.fusion.review import survey  # noqa: E402
@@ -86,6 +90,34 @@ def review(folder: Path) -> None:
     viewer.close()
 
 
+def comparison(folder: Path, project: Path) -> None:
+    """The result of a finished comparison: its verdict, then a disagreement with the table."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 960)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")
+    dock.open_project(project)
+    wait(lambda: dock.desk.annotation and dock.desk.driver)
+    dock.steps.button(3).click()
+    panel = dock.comparison
+    wait(lambda: panel.layers.loaded and panel.comparing.proposal)
+    viewer.reset_view()
+    panel.table.jump("disagreement")
+    case = panel.table.here.case
+    wait(lambda: panel.layers.loaded and panel.layers.loaded.overlay.case == case)
+    shoot(viewer, folder / "compare-verdict.png")
+    bar = panel.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(panel.looking.y())
+    shoot(viewer, folder / "compare-disagreement.png")
+    lesions = (row for row in panel.table.model.ordered if row.kind == "reference")
+    row = max(lesions, key=lambda row: row.dice[panel.pair.new] - row.dice[panel.pair.baseline])
+    panel.table.go(row)
+    wait(lambda: panel.layers.loaded and panel.layers.loaded.overlay.case == row.case)
+    viewer.scene.camera.zoom *= 2
+    panel.parts.swipe.click()
+    shoot(viewer, folder / "compare-swipe.png")
+    viewer.close()
+
+
 def structures(folder: Path) -> None:
     """Clicks in the sample, with the embedded engine."""
     viewer = napari.Viewer()
@@ -116,4 +148,7 @@ def structures(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        comparison(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

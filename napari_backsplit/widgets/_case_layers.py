@@ -63,7 +63,7 @@ class CaseLayers(QObject):
         self._ours = False
         self._case = ""  # the one that was shown last; shown again, the view stays
         self.guests: list[Layer] = []  # of other panels, which show the same case
-        self._only_present = False
+        self._only_present = self._none = False
         self._hidden: dict[Layer, bool] = {}  # whether a layer that is hidden for now was visible
         self._later = QTimer(self)
         self._later.setSingleShot(True)
@@ -79,6 +79,11 @@ class CaseLayers(QObject):
     def labels(self) -> dict[str, Labels]:
         """The layer of each structure."""
         return self._labels
+
+    @property
+    def images(self) -> tuple[Layer, ...]:
+        """The layers of the open case's channels."""
+        return tuple(self._images.values())
 
     @property
     def place(self) -> Placement | None:
@@ -115,11 +120,12 @@ class CaseLayers(QObject):
             for channel, layer in self._images.items():
                 set_visible(layer, channel == chosen)
 
-    def show_only_present(self, on: bool) -> None:
-        """Show the mask of the present structure alone, or all again as they were.
+    def show_only_present(self, on: bool, *, not_even_it: bool = False) -> None:
+        """Show the mask of the present structure alone, or none, or all again as they were.
 
         As long, other layers are neither made nor brought up to date: it takes napari long.
         """
+        were_none, self._none = self._none, on and not_even_it
         self._only_present = on
         if on:
             labels = self._labels.items()
@@ -128,12 +134,14 @@ class CaseLayers(QObject):
             self._show_structures()
             self._show_space()
         for name, layer in self._labels.items():
-            present = name == self._desk.structure
+            present = name == self._desk.structure and not self._none
             self.set_shown(layer, present if on else self._wanted.get(name, True))
             layer.contour = int(on)
         for layer in (self._points, self._drawn):
             if layer is not None:
                 self.set_shown(layer, not on)
+        if were_none:
+            self._select(self._desk.structure)
 
     def set_shown(self, layer: Layer, visible: bool) -> None:
         """Show or hide a layer of the case; while a case is being opened, once it is there."""
@@ -214,7 +222,7 @@ class CaseLayers(QObject):
         self._labels[name] = layer
         if self._only_present:
             layer.contour = 1
-            set_visible(layer, name == self._desk.structure)
+            set_visible(layer, name == self._desk.structure and not self._none)
 
     def _show_space(self) -> None:
         """Put the layers of prompts where the case lies."""
@@ -336,6 +344,8 @@ class CaseLayers(QObject):
 
     def _select(self, name: str) -> None:
         """Show the mask of the present structure, and let it be painted in."""
+        if self._none:
+            return
         self._show_again(name)
         if self._annotation is None or name not in self._labels:
             return

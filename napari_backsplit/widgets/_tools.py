@@ -51,6 +51,20 @@ KEYS: dict[str, tuple[str, str]] = {
 }
 """What a key does: action -> (key, in words). They work while the canvas has the focus."""
 
+LOOKING: dict[str, tuple[str, str]] = {
+    "disagreement": ("J", "compare: next disagreement"),
+    "disagreement before": ("Shift-J", "compare: disagreement before"),
+    "missed": ("M", "compare: next missed lesion"),
+    "missed before": ("Shift-M", "compare: missed lesion before"),
+    "false": ("F", "compare: next false positive"),
+    "false before": ("Shift-F", "compare: false positive before"),
+    "case": ("N", "compare: next case"),
+    "case before": ("Shift-N", "compare: case before"),
+    "blink": ("B", "compare: let the two predictions take turns"),
+    "plane": ("Q", "next plane: axial, coronal, sagittal"),
+}
+"""What a key does where masks are looked at, not made: in the step that compares."""
+
 
 class Tools(QObject):
     """The tool in hand. It turns what the mouse does into prompts and gives them to the desk.
@@ -61,7 +75,9 @@ class Tools(QObject):
     positive : bool
         Whether a prompt says "belongs to it"; Ctrl turns it over for one prompt.
     active : bool
-        Whether keys do anything: in the steps where masks are made and judged.
+        Whether keys make and judge masks; otherwise they do what `looking` says.
+    looking : dict
+        Action of `LOOKING` -> what it does; empty where nothing is looked at.
     pointed : Signal
         Emits the canonical voxel (z, y, x) that was clicked while nothing but looking is in hand.
     """
@@ -84,6 +100,7 @@ class Tools(QObject):
             "cancel": desk.cancel,
             "plane": lambda: show_next_plane(viewer),
         }
+        self.looking: dict[str, Callable[[], object]] = {}
         viewer.mouse_drag_callbacks.append(self._drag)
         self._bind(viewer)
         layers.added.connect(self._bind)
@@ -106,19 +123,21 @@ class Tools(QObject):
         if self._drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._drag)
         self._viewer.scene.camera.mouse_pan = True
-        for key, _ in KEYS.values():
+        for key in _keys():
             self._viewer.bind_key(key, None, overwrite=True)
 
     # ------------------------------------------------------------------ keys
 
     def _bind(self, target: ViewerModel | Layer) -> None:
         """Bind the keys; on our layers too, whose own would come first."""
-        for action, (key, _) in KEYS.items():
-            target.bind_key(key, lambda _, action=action: self._press(action), overwrite=True)
+        for key in _keys():
+            target.bind_key(key, lambda _, key=key: self._press(key), overwrite=True)
 
-    def _press(self, action: str) -> None:
-        if self.active and action in self.actions:
-            self.actions[action]()
+    def _press(self, key: str) -> None:
+        known, acts = (KEYS, self.actions) if self.active else (LOOKING, self.looking)
+        for action, (bound, _) in known.items():
+            if bound == key and action in acts:
+                acts[action]()
 
     # ------------------------------------------------------------------ mouse
 
@@ -207,6 +226,11 @@ class Tools(QObject):
             "lasso": prompt_from_lasso,
         }[self.tool]
         return make(grid, path, dims, positive)
+
+
+def _keys() -> list[str]:
+    """Return every key that does something in some step, once."""
+    return list(dict.fromkeys(key for key, _ in (*KEYS.values(), *LOOKING.values())))
 
 
 def _choosing(tools: Tools, name: Any) -> Callable[[], None]:

@@ -1,10 +1,9 @@
-"""What the dock shows while there is no project: and where a step has no panel."""
+"""What the dock shows while there is no project."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 WORDS = (
@@ -12,18 +11,6 @@ WORDS = (
     "Try the sample, open a project, or drop an image (NIfTI, NRRD, MHA, a DICOM folder) "
     "into the viewer."
 )
-
-LATER = ("Comparing has no panel yet.\n\nIn a terminal: backsplit predict, backsplit compare",)
-"""Words of the steps that have no panel."""
-
-
-def page_of(words: str) -> QLabel:
-    """Return a page of words that can be copied."""
-    page = QLabel(words)
-    page.setWordWrap(True)
-    page.setAlignment(Qt.AlignmentFlag.AlignTop)
-    page.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return page
 
 
 class Welcome(QWidget):  # type: ignore[misc]

@@ -46,17 +46,18 @@ from napari_backsplit.widgets._supervising import Supervising
 from napari_backsplit.widgets._telling import Announcer
 from napari_backsplit.widgets._threads import Lane
 from napari_backsplit.widgets._tools import Tools
-from napari_backsplit.widgets._welcome import LATER, Welcome, page_of
+from napari_backsplit.widgets._welcome import Welcome
 from napari_backsplit.widgets.structures import StructuresPanel
 
 if TYPE_CHECKING:
     import napari
 
+    from napari_backsplit.widgets.comparison import ComparisonPanel
     from napari_backsplit.widgets.review import ReviewPanel
     from napari_backsplit.widgets.training import TrainingPanel
 
 STEPS = ("Structures", "Review", "Train", "Compare")
-REVIEW, TRAIN = 1, 2
+REVIEW, TRAIN, COMPARE = 1, 2, 3
 _WIDE = (QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
 
@@ -79,6 +80,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.panel = StructuresPanel(napari_viewer, self.desk, self.tools)
         self._review: ReviewPanel | None = None
         self._training: TrainingPanel | None = None
+        self._comparison: ComparisonPanel | None = None
         self.following = Following(self.desk)
         self.announcer = Announcer(self.desk)
         self.supervising = Supervising(self.desk)
@@ -140,10 +142,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self.pages = QStackedWidget()
         self.pages.addWidget(scrolling(self._build_welcome()))
         self.pages.addWidget(self.panel)
-        for _ in (REVIEW, TRAIN):
+        for _ in (REVIEW, TRAIN, COMPARE):
             self.pages.addWidget(QWidget())  # made once it is asked for
-        for words in LATER:
-            self.pages.addWidget(page_of(words))
         return self.pages
 
     def _build_welcome(self) -> QWidget:
@@ -199,13 +199,14 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
     def _show_page(self) -> None:
         step = self.steps.checkedId()
-        empty = step <= TRAIN and self.desk.project is None
-        reviewing = step == REVIEW and not empty
-        if reviewing or self._review is not None:
-            self.review.set_active(reviewing)
-        training = step == TRAIN and not empty
-        if training or self._training is not None:
-            self.training.set_active(training)
+        empty = self.desk.project is None
+        shown = {REVIEW: "review", TRAIN: "training", COMPARE: "comparison"}.get(step, "")
+        for name in ("review", "training", "comparison"):  # one leaves before another comes
+            panel = getattr(self, f"_{name}")
+            if panel is not None and (empty or name != shown):
+                panel.set_active(False)
+        if shown and not empty:
+            getattr(self, shown).set_active(True)
         self.tools.active = step <= REVIEW
         self.pages.setCurrentIndex(0 if empty else step + 1)
 
@@ -235,6 +236,17 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             self._training.step_wanted.connect(self.show_step)
             self._set_page(TRAIN, self._training)
         return self._training
+
+    @property
+    def comparison(self) -> ComparisonPanel:
+        """The panel of the comparison; made when it is first asked for, as it loads much."""
+        if self._comparison is None:
+            from napari_backsplit.widgets.comparison import ComparisonPanel
+
+            self._comparison = ComparisonPanel(self.viewer, self.desk, self.tools)
+            self._comparison.step_wanted.connect(self.show_step)
+            self._set_page(COMPARE, self._comparison)
+        return self._comparison
 
     def _set_page(self, step: int, panel: QWidget) -> None:
         page = self.pages.widget(step + 1)
@@ -382,6 +394,8 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             self._review.close_all()
         if self._training is not None:
             self._training.close_all()
+        if self._comparison is not None:
+            self._comparison.close_all()
         self.announcer.close_all()
         for part in (self.following, self.supervising, self.layers, self.desk):
             part.close()

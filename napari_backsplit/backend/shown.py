@@ -1,0 +1,309 @@
+"""What can be looked at of predictions: finished comparisons, and cases without a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import nan
+from pathlib import Path
+from typing import Literal
+
+from napari_backsplit.backend.comparison.curves import OperatingPoint
+from napari_backsplit.backend.comparison.lesion_table import LesionRow
+from napari_backsplit.backend.comparison.opened import COMPARISONS, OpenedComparison, comparisons
+from napari_backsplit.backend.comparison.results import Row, Verdict
+from napari_backsplit.backend.errors import BackSplitError, InputError
+from napari_backsplit.backend.files import read_json
+from napari_backsplit.backend.jobs import State, chains
+from napari_backsplit.backend.model_choices import RECORD, ModelChoice, models
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.training.spec import WITH_SUPPORTS
+
+Finding = Literal["reference", "false positive", "nothing", "case", "no reference"]
+"""What a row is about: a lesion, what is none, a case without either, a case whose lesions are not
+listed, one without a reference."""
+
+LESIONS = "lesions.csv"
+PREDICTED = "predicted-"
+"""Before the id of a chain that predicted cases without a reference."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A result in the list: its id, what it is called, when it was made, on how many cases."""
+
+    id: str
+    title: str
+    when: datetime
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of the lesion table; its figures are those of `LesionRow`."""
+
+    case: str
+    target: str
+    kind: Finding
+    lesion: int = 0
+    ml: float = nan
+    stratum: str = ""
+    found_by: tuple[str, ...] = ()
+    dice: Mapping[str, float] = field(default_factory=dict)
+    organ: str = ""
+    nearest: str = ""
+    distance_mm: float = nan
+    voxel: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A result that is looked at.
+
+    Attributes
+    ----------
+    id, title : str
+    arms : tuple of str
+        The baseline first.
+    controls, targets : tuple of str
+    cases, unlabelled : tuple of str
+        Cases that were compared, and those that were predicted without a reference.
+    table : tuple of TableRow
+        By case; each case has one row at least.
+    rows : tuple of Row
+        The measures of each case, target and arm.
+    verdicts : tuple of Verdict
+    curves : mapping
+        Target -> arm -> operating points; empty without probability maps.
+    folders : mapping of str to tuple of Path
+        Arm -> folders of its predictions, relative to the project.
+    about : mapping of str to str
+        Arm -> what it is, in words.
+    report : Path, optional
+        None where nothing was measured.
+    """
+
+    id: str
+    title: str
+    arms: tuple[str, ...]
+    controls: tuple[str, ...]
+    targets: tuple[str, ...]
+    cases: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    table: tuple[TableRow, ...]
+    rows: tuple[Row, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    curves: Mapping[str, Mapping[str, tuple[OperatingPoint, ...]]] = field(default_factory=dict)
+    folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+    report: Path | None = None
+
+    @property
+    def baseline(self) -> str:
+        """The arm that the others are measured against."""
+        return self.arms[0]
+
+    @property
+    def new(self) -> str:
+        """The arm that a person most likely asks about: the first that is no control."""
+        others = self.arms[1:]
+        return next((arm for arm in others if arm not in self.controls), others[0])
+
+
+def listed(project_folder: Path) -> tuple[Listed, ...]:
+    """Return what can be looked at, the newest first."""
+    found = [_listed(project_folder, name) for name in comparisons(project_folder)]
+    found += _predicted_only(project_folder)
+    return tuple(sorted(found, key=lambda each: each.when, reverse=True))
+
+
+def open_shown(project: Project, shown: str) -> Shown:
+    """Read a result of the list.
+
+    Raises
+    ------
+    InputError
+        It is gone, or cannot be read.
+    """
+    if shown.startswith(PREDICTED):
+        return _open_predicted(project, shown)
+    return from_comparison(project, OpenedComparison.open(project.folder, shown))
+
+
+def from_comparison(project: Project, opened: OpenedComparison) -> Shown:
+    """Return a finished comparison with the cases that were predicted beside it."""
+    arms = (opened.baseline, *(arm for arm in opened.arms if arm != opened.baseline))
+    folders = {arm: tuple(map(Path, opened.folders.get(arm, ()))) for arm in arms}
+    cases = tuple(dict.fromkeys(row.case for row in opened.rows))
+    predicted = _in_all(project, folders) if all(folders.values()) else ()
+    unlabelled = tuple(case for case in predicted if case not in set(cases))
+    unlabelled = tuple(case for case in unlabelled if project.problems(case))
+    about = opened.summary.get("about") or {}
+    return Shown(
+        id=opened.id,
+        title=opened.title,
+        arms=arms,
+        controls=opened.controls,
+        targets=opened.targets,
+        cases=cases,
+        unlabelled=unlabelled,
+        table=table_of(cases, unlabelled, opened.targets, opened.lesions)
+        if (project.folder / COMPARISONS / opened.id / LESIONS).exists()
+        else _by_case(opened.rows),
+        rows=opened.rows,
+        verdicts=opened.verdicts,
+        curves=opened.curves,
+        folders=folders,
+        about={arm: str(about.get(arm, "")) for arm in arms},
+        report=opened.report if opened.report.exists() else None,
+    )
+
+
+def table_of(
+    cases: Sequence[str],
+    unlabelled: Sequence[str],
+    targets: Sequence[str],
+    lesions: Sequence[LesionRow],
+) -> tuple[TableRow, ...]:
+    """Return the rows of the lesion table; a case without a lesion has one of its own."""
+    by_case: dict[tuple[str, str], list[TableRow]] = {}
+    for row in lesions:
+        by_case.setdefault((row.case, row.target), []).append(TableRow(**row.__dict__))
+    found: list[TableRow] = []
+    for case in cases:
+        own = [row for target in targets for row in by_case.get((case, target), ())]
+        found += own or [TableRow(case, targets[0], "nothing")]
+    return (*found, *(TableRow(case, targets[0], "no reference") for case in unlabelled))
+
+
+def _by_case(rows: Sequence[Row]) -> tuple[TableRow, ...]:
+    """Return a row for each case and target, of a comparison that listed no lesions."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row.case, row.target), {})[row.arm] = row
+    return tuple(_case_row(*key, arms) for key, arms in found.items())
+
+
+def _case_row(case: str, target: str, arms: Mapping[str, Row]) -> TableRow:
+    measures = next(iter(arms.values())).measures
+    if not measures.reference_lesions and not any(
+        a.measures.false_positives for a in arms.values()
+    ):
+        return TableRow(case, target, "nothing")
+    dice = {arm: row.measures.dice for arm, row in arms.items()}
+    return TableRow(case, target, "case", ml=measures.reference_ml, dice=dice)
+
+
+# ---------------------------------------------------------------- the list
+
+
+def _listed(project_folder: Path, name: str) -> Listed:
+    summary = project_folder / COMPARISONS / name / "summary.json"
+    when = datetime.fromtimestamp(summary.stat().st_mtime, UTC)
+    title = ""
+    with suppress(BackSplitError, KeyError, TypeError):
+        job = read_json(project_folder / "jobs" / name / "job.json")
+        title = job["params"].get("title") or " against ".join(_named(job["params"]))
+    if not title:
+        with suppress(BackSplitError):
+            title = str(read_json(summary).get("title") or "")
+    return Listed(name, title or name, when)
+
+
+def _named(params: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """Yield the arms as a title names them: the new model, then the baseline."""
+    names, controls = list(params["arms"]), list(params.get("controls") or ())
+    baseline = str(params.get("baseline") or names[0])
+    others = [name for name in names if name != baseline and name not in controls]
+    yield ", ".join(others or [name for name in names if name != baseline])
+    yield baseline
+
+
+def _predicted_only(project_folder: Path) -> Iterator[Listed]:
+    """Yield the chains that ended with predictions: nothing of them was measured."""
+    for chain in chains(project_folder):
+        specs = [job.spec for job in chain.jobs]
+        if any(spec.task != "predict" for spec in specs):
+            continue
+        statuses = [job.status() for job in chain.jobs]
+        if all(status.state is State.SUCCEEDED for status in statuses):
+            times = zip(statuses, specs, strict=True)
+            when = max(status.ended or spec.created for status, spec in times)
+            cases = {case for spec in specs for case in spec.params.get("cases") or ()}
+            count = f"{len(cases)} case{'s' * (len(cases) != 1)}"
+            yield Listed(f"{PREDICTED}{chain.name}", f"Predicted: {count}", when, False)
+
+
+def _open_predicted(project: Project, shown: str) -> Shown:
+    name = shown.removeprefix(PREDICTED)
+    chain = next((chain for chain in chains(project.folder) if chain.name == name), None)
+    if chain is None:
+        raise InputError(f"There are no predictions {name} any more.", "Choose another result.")
+    asked = [case for job in chain.jobs for case in job.spec.params.get("cases") or ()]
+    cases = tuple(case for case in dict.fromkeys(asked) if case in project.case_ids())
+    first = [str(job.spec.params["model"]) for job in chain.jobs]
+    return predicted_by(project, models(project.folder), cases, first, shown, chain.title)
+
+
+def predicted_by(
+    project: Project,
+    choices: Sequence[ModelChoice],
+    cases: Sequence[str],
+    asked: Sequence[str],
+    shown: str,
+    title: str,
+) -> Shown:
+    """Return predictions of some cases to look at, unmeasured.
+
+    Parameters
+    ----------
+    asked : sequence of str
+        Paths of the models that it is about; the others that predicted all cases stand behind.
+
+    Raises
+    ------
+    InputError
+        Fewer than two models have predicted all of the cases.
+    """
+    able = [choice for choice in choices if set(cases) <= choice.predicted.keys()]
+    if len(able) < 2:
+        raise InputError(
+            f"Only {len(able)} model has predicted these cases.", "Predict them with another too."
+        )
+    able.sort(key=lambda choice: (choice.path not in asked, choice.arm in WITH_SUPPORTS))
+    folders = {
+        choice.name: tuple(dict.fromkeys(Path(choice.predicted[case]) for case in cases))
+        for choice in able
+    }
+    targets = project.schema.target_names
+    return Shown(
+        id=shown,
+        title=title,
+        arms=tuple(choice.name for choice in able),
+        controls=(),
+        targets=targets,
+        cases=(),
+        unlabelled=tuple(cases),
+        table=table_of((), cases, targets, ()),
+        folders=folders,
+        about={choice.name: choice.title for choice in able},
+    )
+
+
+def _in_all(project: Project, folders: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+    """Return the cases of the project that every arm has predicted."""
+    each = [_recorded(project.folder, own) for own in folders.values()]
+    common = set.intersection(*each) if each else set()
+    return tuple(case for case in project.case_ids() if case in common)
+
+
+def _recorded(project_folder: Path, folders: Sequence[Path]) -> set[str]:
+    found: set[str] = set()
+    for folder in folders:
+        inner = project_folder / folder
+        for place in (inner / RECORD, inner / "predictions.json"):
+            with suppress(BackSplitError, OSError, KeyError):
+                found |= set(read_json(place)["cases"]) if place.exists() else set()
+    return found

@@ -1,0 +1,379 @@
+"""The fourth step: whether it helped, on the image, in a table and in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.components import ViewerModel
+from qtpy.QtCore import QUrl, Signal
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_backsplit.backend.jobs.spec import FINAL, State
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.shown import Shown, TableRow
+from napari_backsplit.widgets._choosing import ChoosingBox
+from napari_backsplit.widgets._colours import follow_theme
+from napari_backsplit.widgets._compare_asking import CompareWays
+from napari_backsplit.widgets._comparing import Comparing
+from napari_backsplit.widgets._comparison_layers import ComparisonLayers
+from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._figures import Figures
+from napari_backsplit.widgets._jobs import JobMonitor
+from napari_backsplit.widgets._layout import in_column, scrolling
+from napari_backsplit.widgets._lesion_rows import Pair
+from napari_backsplit.widgets._lesion_table import LesionTable
+from napari_backsplit.widgets._orientation import show_next_plane
+from napari_backsplit.widgets._parts import PartsBox
+from napari_backsplit.widgets._result import ResultBox
+from napari_backsplit.widgets._threads import Lane
+from napari_backsplit.widgets._tools import Tools
+
+if TYPE_CHECKING:
+    from napari_backsplit.widgets._watch import ChainView
+
+_NOBODY = Pair("", "")
+
+
+class ComparisonPanel(QWidget):
+    """The comparison, for the project that is on the desk.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    desk : Desk
+    tools : Tools
+        Its keys are answered here while the step is shown.
+    ways : CompareWays, optional
+        What is asked of the backend.
+    layers : ComparisonLayers, optional
+        What is laid over the image; made here by default.
+
+    Attributes
+    ----------
+    step_wanted : Signal
+        Emits the number of another step that is to be shown.
+    """
+
+    step_wanted = Signal(int)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        desk: Desk,
+        tools: Tools,
+        ways: CompareWays | None = None,
+        layers: Any = None,
+    ) -> None:
+        super().__init__()
+        self._viewer, self._desk, self._tools = viewer, desk, tools
+        self._ways = ways or CompareWays()
+        self.comparing = Comparing(desk, self._ways)
+        self.layers = layers or ComparisonLayers(viewer, desk, tools.layers)
+        self._lane = Lane(desk.hop, desk.failed.emit, "looking")
+        self._counts = Lane(desk.hop, desk.failed.emit, "counting")
+        self._prints = Lane(desk.hop, desk.failed.emit, "printing")
+        self.pair, self.target = _NOBODY, ""
+        self._active = self._closed = False
+        self._opened: Any = None
+        self._case = ""
+        self._voxel: tuple[int, int, int] | None = None
+        self._asked_for = 0
+        self._chain, self._over = "", False
+        self._build(viewer)
+        self._connect()
+        self._forget_theme = follow_theme(viewer, self.figures.set_colours)
+        self.destroyed.connect(self._forget_theme)  # napari does not close what it deletes
+
+    # ------------------------------------------------------------------ build
+
+    def _build(self, viewer: ViewerModel) -> None:
+        self.choosing = ChoosingBox(self._desk, self.comparing)
+        self.monitor = JobMonitor(viewer)
+        self.result = ResultBox()
+        self.parts, self.table, self.figures = PartsBox(), LesionTable(), Figures()
+        self.looking = in_column(self.parts, self.table, self.figures)
+        inside = in_column(self.choosing, self.monitor, self.result, self.looking)
+        inside.layout().addStretch(1)
+        inside.setMinimumWidth(1)  # a part that asks for too much is cut off, not all of them
+        self.monitor.hide()
+        self.looking.hide()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(scrolling(inside), 1)
+
+    def _connect(self) -> None:
+        comparing, desk = self.comparing, self._desk
+        comparing.begun.connect(self._begun)
+        comparing.results_changed.connect(self._show_results)
+        comparing.shown_changed.connect(self._show_result)
+        self.monitor.changed.connect(self._seen)
+        self.monitor.repeat_asked.connect(self._repeat)
+        for part in (self.monitor, self.table, self.layers):
+            part.told.connect(desk.told)
+        for part in (self.monitor, self.layers):
+            part.failed.connect(desk.failed)
+        self.result.wanted.connect(comparing.show)
+        self.result.pair_wanted.connect(self._look_at)
+        self.result.report_wanted.connect(lambda: self._open_file("report.html"))
+        self.result.folder_wanted.connect(lambda: self._open_file(""))
+        self.result.pdf_wanted.connect(self._print)
+        self.table.chosen.connect(self.go_to)
+        self.figures.chosen.connect(self.open_case)
+        self._connect_parts()
+        desk.project_changed.connect(self._project_changed)
+        desk.case_changed.connect(self._show_case)
+
+    def _connect_parts(self) -> None:
+        parts, layers = self.parts, self.layers
+        parts.part_wanted.connect(layers.set_part)
+        parts.outlines_wanted.connect(layers.set_outlines)
+        parts.blink_wanted.connect(layers.set_blink)
+        parts.side_wanted.connect(layers.set_side_by_side)
+        parts.swipe_wanted.connect(layers.set_swipe)
+        parts.probability_wanted.connect(layers.set_probability)
+        layers.shown.connect(self._has_loaded)
+        layers.side_by_side_closed.connect(parts.take_side_back)
+
+    # ------------------------------------------------------------------ shown or not
+
+    def set_active(self, on: bool) -> None:
+        """Begin to compare, or leave it."""
+        if on == self._active:
+            if on:
+                self._look()
+            return
+        self._active = on
+        self.layers.set_active(on)
+        self._tools.choose("look" if on else "point")
+        self._tools.looking = self._keys() if on else {}
+        if on:
+            self._look()
+            self._show_case()
+
+    def close_all(self) -> None:
+        """End the threads and take the layers away; jobs go on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._forget_theme()
+        self._tools.looking = {}
+        self.comparing.close()
+        self.monitor.close_all()
+        self.layers.close()
+        for lane in (self._lane, self._counts, self._prints):
+            lane.close(drop=True)
+
+    def _keys(self) -> dict[str, Any]:
+        jumps = {
+            name if step > 0 else f"{name} before": partial(self.table.jump, name, step)
+            for name, step in self.table.jumps
+        }
+        return {
+            **jumps,
+            "case": partial(self.table.step_case, 1),
+            "case before": partial(self.table.step_case, -1),
+            "blink": self.parts.blink.toggle,
+            "plane": lambda: show_next_plane(self._viewer),
+        }
+
+    def _project_changed(self) -> None:
+        if self._active or self._desk.project is None:
+            self._look()
+
+    def _look(self) -> None:
+        """Look at the project on the desk: anew, or again where models or results may be new."""
+        project = self._desk.project
+        if project is self._opened:
+            self.comparing.again()
+            self.comparing.look_for_results()
+            return
+        self._opened, self._chain = project, ""
+        self.choosing.begin_anew()
+        self.monitor.show_nothing()
+        self.monitor.hide()
+        self.comparing.open()
+        if project is not None:
+            work = partial(self._ways.running, project.folder)
+            self._lane.do(work, partial(self._has_running, project))
+
+    # ------------------------------------------------------------------ what goes on
+
+    def _begun(self, chain: str) -> None:
+        self._desk.told.emit("Begun. It goes on in the background, also when napari is closed.")
+        self._watch(chain)
+
+    def _has_running(self, project: Any, chain: str) -> None:
+        if project is self._desk.project and chain and not self._chain:
+            self._watch(chain)
+
+    def _watch(self, chain: str) -> None:
+        if self._desk.project is not None and chain:
+            self._chain, self._over = chain, False
+            self.monitor.show()
+            self.monitor.show_chain(self._desk.project.folder, chain)
+
+    def _seen(self, view: ChainView | None) -> None:
+        """Open the result once its chain is over."""
+        if view is None or view.chain.name != self._chain or self._over:
+            return
+        if view.status.state in FINAL:
+            self._over = True
+            self.comparing.let_begin_again()
+        if view.status.state is State.SUCCEEDED:
+            self.monitor.show_nothing()
+            self.monitor.hide()
+            self.comparing.look_for_results(newest=True)
+
+    def _repeat(self, job: Any, changes: dict[str, Any]) -> None:
+        work = partial(self._ways.repeat, job, changes)
+        self._lane.do(work, lambda new: self._watch(new.spec.chain or new.id))
+
+    # ------------------------------------------------------------------ the result
+
+    def _show_results(self) -> None:
+        shown = self.comparing.shown
+        self.result.show_results(self.comparing.results, shown.id if shown else "")
+
+    def _show_result(self) -> None:
+        shown = self.comparing.shown
+        if shown is None:
+            self.pair, self.target = _NOBODY, ""
+            self._case, self._voxel = "", None
+            self.layers.show(None)
+            self.result.show_result(None, "", _NOBODY)
+            self.looking.hide()
+            return
+        self._look_at(shown.targets[0], shown.new)
+
+    def _look_at(self, target: str, new: str) -> None:
+        """Look at a target and a new model of the result."""
+        shown = self.comparing.shown
+        if shown is None:
+            return
+        self.target, self.pair = target, Pair(shown.baseline, new)
+        self.result.show_result(shown, target, self.pair)
+        self.parts.set_pair(self.pair)
+        self.layers.set_probability(None)
+        rows = [row for row in shown.table if row.target == target]
+        self.table.show_rows(rows, self.pair)
+        self.figures.show_result(shown, target, self.pair)
+        self.figures.setVisible(bool(shown.cases))
+        self.looking.show()
+        self._case = ""
+        self._show_case()
+
+    def _open_file(self, name: str) -> None:
+        report = self.comparing.shown.report if self.comparing.shown else None
+        if report is not None:
+            open_path(report if name else report.parent)
+
+    def _print(self) -> None:
+        report = self.comparing.shown.report if self.comparing.shown else None
+        if report is not None:
+            self.result.pdf.setEnabled(False)
+            self._desk.told.emit("Printing the report…")
+            self._prints.do(
+                partial(self._ways.write_pdf, report), self._has_printed, self._not_printed
+            )
+
+    def _has_printed(self, file: Path) -> None:
+        self.result.pdf.setEnabled(True)
+        self._desk.told.emit(f"Printed: {file.name}, beside the report.")
+        open_path(file)
+
+    def _not_printed(self, error: BaseException) -> None:
+        self.result.pdf.setEnabled(True)
+        self._desk.failed.emit(error)
+
+    # ------------------------------------------------------------------ the case
+
+    def go_to(self, row: TableRow) -> None:
+        """Show the case of a row, and its place where it has one."""
+        self._voxel = row.voxel
+        if self._is_open(row.case):
+            self._show_case()
+            if row.voxel is not None:
+                self.layers.go_to(row.voxel)
+        else:
+            self._desk.open_case(row.case)
+
+    def open_case(self, case: str) -> None:
+        """Show a case: the first of its rows."""
+        row = next((row for row in self.table.model.ordered if row.case == case), None)
+        if row is not None:
+            self.table.go(row)
+
+    def _is_open(self, case: str) -> bool:
+        return self._desk.annotation is not None and self._desk.annotation.case == case
+
+    def _show_case(self) -> None:
+        """Lay the result over the case that is open; where it has none, open its first row's."""
+        shown, annotation = self.comparing.shown, self._desk.annotation
+        if not self._active or shown is None or annotation is None:
+            return
+        if annotation.case not in {row.case for row in self.table.model.ordered}:
+            self._open_first(shown)
+        elif annotation.case != self._case:
+            self._case = annotation.case
+            self.table.mark_case(self._case)
+            self.figures.mark_case(self._case)
+            self.parts.show_case(self._case, None, {})
+            self._ask_for_overlay(shown)
+
+    def _open_first(self, shown: Shown) -> None:
+        """Open a case of the result: what is open is none of it, and so nothing would be seen."""
+        self._case = ""
+        self.layers.show(None)
+        if self.table.model.ordered and not self._desk.opening:
+            self.table.go(self.table.model.ordered[0])
+
+    def _ask_for_overlay(self, shown: Shown) -> None:
+        project, self._asked_for = self._desk.project, self._asked_for + 1
+        if project is None:
+            return
+        number, voxel, self._voxel = self._asked_for, self._voxel, None
+        work = self._overlay_of(project, shown, self._case)
+        self._lane.do(work, partial(self._has_overlay, number, voxel))
+        after = self.table.next_case()
+        self._desk.look_ahead(after)
+        if after:
+            work = self._overlay_of(project, shown, after)
+            self._lane.do(work, partial(self._has_next, number))
+
+    def _overlay_of(self, project: Project, shown: Shown, case: str) -> Callable[[], Any]:
+        return partial(self._ways.overlay, project, shown, case, self.target, self.pair.new)
+
+    def _has_overlay(self, number: int, voxel: Any, overlay: Any) -> None:
+        if number == self._asked_for and self._active:
+            self.layers.show(overlay)
+            if voxel is not None:
+                self.layers.go_to(voxel)
+
+    def _has_next(self, number: int, overlay: Any) -> None:
+        if number == self._asked_for and self._active:
+            self.layers.look_ahead(overlay)
+
+    def _has_loaded(self, loaded: Any) -> None:
+        """Count the volumes of the parts, away from the window's thread."""
+        if loaded is not None:
+            self.parts.show_case(loaded.overlay.case, loaded, {})
+            number = self._asked_for
+            work = partial(self._count, loaded, number)
+            self._counts.do(work, partial(self._has_volumes, loaded, number))
+
+    def _count(self, loaded: Any, number: int) -> Any:
+        """Return the volumes; None where another case was asked for since. Called in a thread."""
+        return self._ways.volumes_ml(loaded) if number == self._asked_for else None
+
+    def _has_volumes(self, loaded: Any, number: int, volumes: Any) -> None:
+        if number == self._asked_for and volumes is not None:
+            self.parts.show_case(self._case, loaded, volumes)
+
+
+def open_path(path: Path) -> None:
+    """Show a file or a folder with what the desktop opens it with."""
+    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
