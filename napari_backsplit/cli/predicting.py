@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,6 +90,8 @@ def predict(
     With several targets the files of the project count them 1, 2, ...; a file outside a project
     keeps the model's own numbers.
     """
+    from napari_backsplit.backend.jobs.devices import cores
+
     settings = {
         "device": fastest() if device == AUTO else device,
         "step_size": step_size,
@@ -105,11 +106,12 @@ def predict(
         "gap": gap,
     }
     if image or output:
-        settings["threads"] = threads or os.cpu_count() or 1
+        settings["threads"] = cores() if threads is None else threads
         _refuse(case=case, declare_unseen=declare_unseen, detach=detach)
         return _predict_image(model, project, image or [], output, settings, options, as_json)
     cases = case or _held_out(project)
-    said = {"threads": threads or 1, "declared_unseen": cases if declare_unseen else []}
+    settings["threads"] = 1 if threads is None else threads
+    said = {"declared_unseen": cases if declare_unseen else []}
     _predict_cases(model, project, {"cases": cases, **settings, **options, **said}, detach, as_json)
     return None
 

@@ -90,6 +90,15 @@ def test_nothing_said_is_as_nnunet_does_it(
     assert asked[0]["declared_unseen"] == ["case_001"]
 
 
+def test_no_thread_is_refused_not_taken_for_nothing_said(
+    asked: list[dict[str, Any]], model: Path, image: Path, tmp_path: Path
+) -> None:
+    predict("3", "--case", "case_001", "--device", "cpu", "--threads", "0")
+    assert asked[0]["threads"] == 0, "which the job refuses"
+    where = ["--image", image, "-o", tmp_path / "mask.nii.gz", "--device", "cpu"]
+    assert "0 threads cannot work" in str(predict(model, *where, "--threads", "0").exception)
+
+
 @pytest.mark.parametrize(("torch", "device"), [("2.13.0+cpu", "cpu"), ("2.13.0+cu128", "cuda:0")])
 def test_the_fastest_device_is_one_that_torch_can_use(
     monkeypatch: pytest.MonkeyPatch, torch: str, device: str
@@ -124,10 +133,22 @@ def test_an_image_is_predicted_as_the_library_does_it(
 @pytest.mark.parametrize("taken", ["lesion.nii.gz", "lesion_labels.nii.gz"])
 def test_nothing_is_overwritten(model: Path, image: Path, tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).write_text("mine")
-    result = predict(model, "--image", image, "-o", tmp_path / "lesion.nii.gz")
+    where = ["-o", tmp_path / "lesion.nii.gz", "--full-label-map", "--device", "cpu"]
+    result = predict(model, "--image", image, *where)
     assert isinstance(result.exception, InputError)
     assert "exists" in str(result.exception)
     assert (tmp_path / taken).read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_mask_goes_beside_an_image_with_nnunets_name(
+    model: Path, image: Path, tmp_path: Path
+) -> None:
+    named = tmp_path / "case_0000.nii.gz"
+    named.write_bytes(image.read_bytes())
+    result = predict(model, "--image", named, "-o", tmp_path / "case.nii.gz", "--folds", "0")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "case.nii.gz").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,9 +21,13 @@ from napari_backsplit.backend.prediction.archive import unpack_zip
 
 Tell = Callable[..., None]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> None:
     """Answer the request; what libraries print goes to standard error."""
+    for number in _SIGNALS:
+        signal.signal(number, _stop)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -33,6 +38,13 @@ def main() -> None:
         _answer(json.load(sys.stdin), tell)
     except BackSplitError as error:
         tell(problem=error.problem, remedy=error.remedy)
+
+
+def _stop(*_: object) -> None:
+    """End at the first signal; no other disturbs the removal of an unpacked zip."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(1)
 
 
 def _answer(request: Mapping[str, Any], tell: Tell) -> None:

@@ -50,24 +50,28 @@ def keys(values: Logits) -> Keys:
 
 
 def check_finite(block: Logits) -> None:
-    """Refuse logits that are not numbers.
+    """Refuse logits, (K, ...), that are not numbers.
 
     Raises
     ------
     InputError
         There is a NaN or an infinity.
     """
-    whole, infinite = _WHOLE[block.dtype]
-    sign = np.iinfo(whole).max + 1
-    for values in block:
-        bits = values.view(whole)
-        largest = int(bits.max(initial=0))
-        smallest = int(bits.view(f"u{bits.itemsize}").max(initial=0))
-        if max(largest, smallest - sign) >= infinite:
-            raise InputError(
-                "The network's output holds NaN or infinite values.",
-                "Check the image for extreme values, or predict on the CPU.",
-            )
+    if not all(_is_finite(values) for values in block):
+        raise InputError(
+            "The network's output holds NaN or infinite values.",
+            "Check the image for extreme values, or predict on the CPU.",
+        )
+
+
+def _is_finite(values: Logits) -> bool:
+    if values.dtype not in _WHOLE:
+        return bool(np.isfinite(values).all())
+    whole, infinite = _WHOLE[values.dtype]
+    bits = values.view(whole)
+    largest = int(bits.max(initial=0))
+    smallest = int(bits.view(f"u{bits.itemsize}").max(initial=0))
+    return max(largest, smallest - np.iinfo(whole).max - 1) < infinite
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.fusion.information import check_classes
-from napari_backsplit.backend.prediction.candidates import TYPES
+from napari_backsplit.backend.prediction.candidates import TYPES, check_finite
 from napari_backsplit.backend.prediction.full_export import Plan, full_export, mask_dtype
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.planes import Maps
@@ -237,6 +237,7 @@ class _WholeWay:
         self._all: NDArray[Any] | None = None
 
     def feed(self, logits: NDArray[Any], first: int, lasting: bool) -> None:
+        check_finite(logits)
         if lasting and logits.shape == self._shape:
             self._all = logits
             return

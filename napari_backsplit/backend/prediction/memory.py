@@ -15,10 +15,11 @@ GB = 1e9
 # Bytes a voxel. Read: ITK's image, its array (both at most float32), nnU-Net's float32 array.
 _ITK, _ARRAY = 4, 8
 # nnU-Net resamples in float64: a channel is padded for the spline (a seventh more) and filtered.
-_FLOAT, _DOUBLE, _PADDED = 4, 8, 8 * 8 / 7
+_HALF, _FLOAT, _DOUBLE, _PADDED = 2, 4, 8, 8 * 8 / 7
 # With separate z it holds three coordinates of each voxel, three times.
 _COORDINATES = 72
-_SLABS = 4 * 32 * 2**20
+# Slabs of the sliding window on their way: of 32 MB, or of one plane where that is more.
+_SLABS, _SLAB = 4, 32 * 2**20
 _CANDIDATES = 0.3 * GB
 
 
@@ -73,12 +74,13 @@ class Need:
         channels = len(model.channels)
         image = _FLOAT * channels * seen
         sums = _sums(model, network_shape, folds) + (_network(model) if on_cpu else 0)
+        exporting = _exporting(shape, seen, model, wanted)
         return cls(
             voxels * (_ITK + _ARRAY * channels),
             _preprocessing(voxels, seen, channels, separate) if shape != network_shape else
             2 * _FLOAT * channels * voxels + 6 * voxels,
-            image + sums + _SLABS + _exporting(voxels, seen, model, wanted),
-            _exporting(voxels, seen, model, wanted),
+            image + sums + _slabs(model, network_shape) + exporting,
+            exporting,
         )  # fmt: skip
 
     @property
@@ -101,6 +103,10 @@ def _sums(model: ModelFolder, shape: Sequence[int], folds: int) -> float:
     return float(2 * depth * math.prod(sides) * (model.classes * folds + 1))
 
 
+def _slabs(model: ModelFolder, shape: Sequence[int]) -> int:
+    return _SLABS * max(_SLAB, 2 * model.classes * math.prod(shape[1:]))
+
+
 def _network(model: ModelFolder) -> float:
     """Return about what a pass through the network holds: a few of its first, largest maps."""
     settings = model.settings
@@ -109,13 +115,28 @@ def _network(model: ModelFolder) -> float:
     return float(4 * math.prod(model.patch_vox) * (6 * width + 3 * model.classes))
 
 
-def _exporting(voxels: int, seen: int, model: ModelFolder, wanted: Wanted) -> float:
-    """Return the need from logits to masks; all classes are resampled where all are wanted."""
-    maps = voxels * (2 + 4 * len(wanted.targets) * wanted.probabilities + 4 * wanted.gap)
-    if wanted.labels or wanted.probabilities or wanted.gap or model.regions:
-        softmax = 4 if wanted.probabilities or wanted.gap else 0
-        return maps + model.classes * (2 * seen + (2 + softmax) * voxels) + 24 * voxels
-    return maps + _CANDIDATES
+def _exporting(shape: Sequence[int], seen: int, model: ModelFolder, wanted: Wanted) -> float:
+    """Return the need from logits to masks, all on the image's grid twice: as made, as written."""
+    voxels, k = math.prod(shape), model.classes
+    floats = len(wanted.targets) * wanted.probabilities + wanted.gap
+    maps = 2 * voxels * (1 + wanted.labels + _FLOAT * floats)
+    if not _by_nnunet(model):  # all classes of one plane at a time, if at all
+        return maps + _CANDIDATES + 2 * _FLOAT * k * math.prod(shape[1:]) * bool(floats)
+    softmax = floats or model.regions or wanted.rule != "argmax"
+    resampling = k * (_DOUBLE * seen + _HALF * voxels)
+    shares = k * voxels * (_HALF + 2 * _FLOAT) if softmax else 0
+    return maps + _HALF * k * seen + max(resampling, shares) + 3 * _DOUBLE * voxels
+
+
+def _by_nnunet(model: ModelFolder) -> bool:
+    """Whether nnU-Net's own functions may resample all classes at once; see `export.obstacle`."""
+    how = model.settings.get("resampling_fn_probabilities_kwargs", {})
+    return (
+        model.regions
+        or model.settings.get("resampling_fn_probabilities") != "resample_data_or_seg_to_shape"
+        or how.get("order", 3) != 1
+        or how.get("order_z", 0) != 0
+    )
 
 
 def check_memory(need: Need, free: int) -> None:

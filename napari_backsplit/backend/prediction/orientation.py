@@ -69,6 +69,12 @@ class Turn:
         return [slice(None, None, -1 if flip else None) for flip in self.flipped]
 
 
+def is_orientation(codes: str) -> bool:
+    """Whether three letters such as "LPS" name an orientation."""
+    pairs = [next((p for p in _PAIRS if letter in p), "") for letter in codes]
+    return sorted(pairs) == sorted(_PAIRS)
+
+
 def turn_between(image: str, model: str) -> Turn:
     """Return what turns an image with axes `image` into one with axes `model`.
 
@@ -91,7 +97,6 @@ def turn_between(image: str, model: str) -> Turn:
 
 def _axes(codes: str) -> list[tuple[str, str]]:
     """Return for each array axis z, y, x which pair of directions it lies in, and its letter."""
-    pairs = [(next((p for p in _PAIRS if letter in p), ""), letter) for letter in codes[::-1]]
-    if sorted(pair for pair, _ in pairs) != sorted(_PAIRS):
+    if not is_orientation(codes):
         raise GeometryError(f"{codes!r} is no orientation.", "Give three letters such as LPS.")
-    return pairs
+    return [(next(pair for pair in _PAIRS if letter in pair), letter) for letter in codes[::-1]]

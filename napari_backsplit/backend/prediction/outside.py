@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -70,26 +71,30 @@ def predict_outside(
     """
     _require_new(Path(request.output))
     _require_there(request.images)
-    with TemporaryFile("w+") as said:
-        for answer in _answers(request, said):
+    files: dict[str, Path] | None = None
+    with TemporaryFile("w+") as said, closing(_answers(request, said)) as answers:
+        for answer in answers:  # to the end: the process still clears up after its last
             if "problem" in answer:
                 raise InputError(answer["problem"], answer["remedy"])
             if "files" in answer:
-                return {what: Path(path) for what, path in answer["files"].items()}
+                files = {what: Path(path) for what, path in answer["files"].items()}
             if "note" in answer and note:
                 note(answer["note"])
             if "tile" in answer and tile:
                 tile(answer["tile"], answer["of"])
-        raise JobError(f"The prediction ended early. {_last_lines(said)}".strip())
+        if files is None:
+            raise JobError(f"The prediction ended early. {_last_lines(said)}".strip())
+    return files
 
 
-def _answers(request: Request, said: IO[str]) -> Iterator[dict[str, Any]]:
+def _answers(request: Request, said: IO[str]) -> Generator[dict[str, Any], None, None]:
     command = [sys.executable, "-P", "-m", _MODULE]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
     with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
-            json.dump(asdict(request), process.stdin)
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it died at once; what it said is told
+                json.dump(asdict(request), process.stdin)
+                process.stdin.close()
             for line in process.stdout:
                 yield json.loads(line)
         finally:
@@ -108,11 +113,8 @@ def _require_there(images: Sequence[str]) -> None:
 
 
 def _require_new(output: Path) -> None:
-    """Refuse to write over the mask, or over what would be named after it."""
+    """Refuse to write over the mask; what is named after it is known once the model is."""
     if not output.name.endswith(".nii.gz"):
         raise InputError(f"{output.name} does not end in .nii.gz.", "Name the output so.")
-    stem = output.name.removesuffix(".nii.gz")
-    taken = [output, *output.parent.glob(f"{stem}_*.nii.gz")]
-    there = [path for path in taken if path.exists()]
-    if there:
-        raise InputError(f"{there[0]} exists.", "Choose a new name; nothing is overwritten.")
+    if output.exists():
+        raise InputError(f"{output} exists.", "Choose a new name; nothing is overwritten.")

@@ -34,6 +34,9 @@ class Pipeline(Generic[Item, Ready, Made, Result]):
         (item, computed) -> result; in a thread of its own.
     finished : callable
         Told (item, result), in the thread that calls `run`.
+    crowded : exception type
+        What `prepare` raises where there is no room beside the case before. It is called again
+        once that case is finished, before the next is begun, and may then not raise it.
     """
 
     def __init__(
@@ -42,9 +45,10 @@ class Pipeline(Generic[Item, Ready, Made, Result]):
         compute: Callable[[Item, Ready], Made],
         finish: Callable[[Item, Made], Result],
         finished: Callable[[Item, Result], None],
+        crowded: type[Exception] | tuple[()] = (),
     ) -> None:
         self._prepare, self._compute = prepare, compute
-        self._finish, self._finished = finish, finished
+        self._finish, self._finished, self._crowded = finish, finished, crowded
         self._last: tuple[Item, Future[Result]] | None = None
 
     def run(self, items: Sequence[Item]) -> None:
@@ -73,12 +77,20 @@ class Pipeline(Generic[Item, Ready, Made, Result]):
     def _run(self, items: Sequence[Item]) -> None:
         coming = [_begin(self._prepare, item) for item in items[:1]]
         for index, item in enumerate(items):
-            ready = [coming.pop().result()]  # in lists, so that nothing is held longer than used
+            # In lists, so that nothing is held longer than it is used.
+            ready = [self._prepared(item, coming.pop())]
             coming = [_begin(self._prepare, following) for following in items[index + 1 :][:1]]
             made = [self._compute(item, ready.pop())]
             self.settle()
             self._last = (item, _begin(self._finish, item, made.pop()))
         self.settle()
+
+    def _prepared(self, item: Item, coming: Future[Ready]) -> Ready:
+        try:
+            return coming.result()
+        except self._crowded:
+            self.settle()
+        return self._prepare(item)
 
     def _leave(self, timeout_s: float | None) -> None:
         if self._last is None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
@@ -21,7 +22,7 @@ from napari_backsplit.backend.jobs.devices import free_memory_bytes
 from napari_backsplit.backend.prediction.memory import Need, check_memory
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.network import is_out_of_memory
-from napari_backsplit.backend.prediction.orientation import Turn, turn_between
+from napari_backsplit.backend.prediction.orientation import Turn, is_orientation, turn_between
 from napari_backsplit.backend.prediction.wanted import Wanted
 from napari_backsplit.backend.volume import read_geometry
 
@@ -41,6 +42,8 @@ class Prepared:
     turn : Turn
         How the image was turned for the network.
     notes : tuple of str
+    coming : float
+        Bytes of memory that it will take from here on, until it is exported.
     """
 
     image: NDArray[np.float32] | None
@@ -48,6 +51,7 @@ class Prepared:
     grid: dict[str, Any]
     turn: Turn = field(default_factory=Turn)
     notes: tuple[str, ...] = ()
+    coming: float = 0.0
 
     def shape(self, classes: int) -> tuple[int, int, int, int]:
         """Return the shape (K, z, y, x) of the logits of the image, before it is taken."""
@@ -92,6 +96,7 @@ class Preparation:
     ) -> None:
         self.model, self._plans, self._configuration = model, plans, configuration
         self._folds, self._on_cpu = folds, on_cpu
+        self._under_way: WeakSet[Prepared] = WeakSet()
         name = str(plans.plans["image_reader_writer"])
         self._reorients = name.endswith("WithReorient")
         if name not in VOLUME_READERS:
@@ -103,10 +108,12 @@ class Preparation:
     def prepare(self, files: Sequence[Path], wanted: Wanted) -> Prepared:
         """Read and preprocess one image; see `Predictor.predict`."""
         self._check_files(files)
-        turn, notes = Turn(), tuple[str, ...]()
+        turn, notes, coming = Turn(), tuple[str, ...](), 0.0
         if geometry := self._geometry(files):
             turn, notes = self._turn(axis_codes(geometry))
-            check_memory(self.need(geometry, turn, wanted), free_memory_bytes())
+            need = self.need(geometry, turn, wanted)
+            check_memory(need, free_memory_bytes() - self._promised())
+            coming = need.computing
         image, grid = self._read(files)
         self._check_array(image)
         held = [turn.turn(image)]
@@ -119,7 +126,13 @@ class Preparation:
             _ImageOnly(self._configuration),
             self.model.dataset_json,
         )
-        return Prepared(data, properties, grid, turn, notes)
+        prepared = Prepared(data, properties, grid, turn, notes, max(coming - data.nbytes, 0))
+        self._under_way.add(prepared)
+        return prepared
+
+    def _promised(self) -> int:
+        """Return what the images that are computed or exported now will still take."""
+        return int(sum(prepared.coming for prepared in self._under_way))
 
     def need(self, geometry: Geometry, turn: Turn, wanted: Wanted) -> Need:
         """Return what an image of this grid will need of the machine's memory."""
@@ -168,7 +181,7 @@ class Preparation:
         return grids[0]
 
     def _turn(self, axes: str) -> tuple[Turn, tuple[str, ...]]:
-        trained = self.model.card.get("orientations") or {}
+        trained = _orientations(self.model.card.get("orientations"))
         if self._reorients or axes in trained:
             return Turn(), ()
         if not trained:
@@ -176,7 +189,7 @@ class Preparation:
                 f"It is not known which way the model's training images lie; the image is taken "
                 f"as it lies (axes {axes}).",
             )
-        model = max(trained, key=lambda name: int(trained[name]))
+        model = max(trained, key=lambda name: trained[name])
         return turn_between(axes, model), (
             f"The image lies otherwise (axes {axes}) than the training images ({model}): it was "
             "turned for the network, exactly, and the result turned back.",
@@ -206,6 +219,13 @@ class Preparation:
         # One NaN would make all of a z-scored image NaN. (ITK reads NaN in NIfTI as 0.)
         if not all(np.isfinite(plane).all() for channel in image for plane in channel):
             raise InputError("The image holds NaN or infinite values.", "Repair the image.")
+
+
+def _orientations(said: object) -> dict[str, int]:
+    """Return what a model's card says of its training images; {} where that is no sense."""
+    entries = said if isinstance(said, dict) else {}
+    counts = {axes: count for axes, count in entries.items() if isinstance(count, int)}
+    return {axes: count for axes, count in counts.items() if is_orientation(axes)}
 
 
 class _ImageOnly:

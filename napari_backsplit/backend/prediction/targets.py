@@ -18,7 +18,7 @@ def match_targets(
     Raises
     ------
     InputError
-        A target has no counterpart and none was given.
+        A target has no counterpart and none was given, or two have the same.
     """
     if given is None and len(targets) == len(model.targets) == 1:
         return {targets[0]: model.targets[0]}
@@ -30,4 +30,7 @@ def match_targets(
             f"The model has no label for {', '.join(missing)}; it knows {', '.join(by_name)}.",
             "Say which of its labels is which target.",
         )
+    if len(set(matched.values())) < len(matched):
+        said = ", ".join(f"{target}: {label}" for target, label in matched.items())
+        raise InputError(f"Two targets are the same label ({said}).", "Give each its own.")
     return {target: str(label) for target, label in matched.items()}

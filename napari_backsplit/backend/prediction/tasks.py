@@ -109,29 +109,21 @@ class _Cases:
     ) -> None:
         self._predictor, self._outputs = predictor, outputs
         self._images, self._files, self._reports = images, files, reports
-        self._pipeline = Pipeline(self._ahead, self._compute, self._finish, reports.finished)
+        self._pipeline = Pipeline(
+            self._prepare, self._compute, self._finish, reports.finished, MemoryTooSmall
+        )
         reports.between = self._pipeline.look
 
     def run(self, cases: Sequence[str]) -> None:
         """Predict and write them."""
         self._pipeline.run(cases)
 
-    def _ahead(self, case: str) -> Prepared | None:
-        """Prepare a case while another is computed; None where both do not fit into memory."""
-        try:
-            return self._prepare(case)
-        except MemoryTooSmall:
-            return None
-
     def _prepare(self, case: str) -> Prepared:
         with _named(case):
             return self._predictor.prepare(self._images[case], self._outputs.wanted)
 
-    def _compute(self, case: str, prepared: Prepared | None) -> Computed:
+    def _compute(self, case: str, prepared: Prepared) -> Computed:
         self._reports.start(case)
-        if prepared is None:
-            self._pipeline.settle()
-            prepared = self._prepare(case)
         with _named(case):
             return self._predictor.compute(prepared, self._outputs.wanted)
 
@@ -247,6 +239,11 @@ def predict_files(
     -------
     dict of str to Path
         "mask", and as asked "labels", "gap" and "probability of <target>".
+
+    Raises
+    ------
+    InputError
+        One of the files to write exists, or the model or the image is refused.
     """
     from napari_backsplit.backend.prediction.predictor import Predictor
 
@@ -257,6 +254,9 @@ def predict_files(
     ids = {name: model.value(name) for name in names}
     outputs = Outputs({name: name for name in names}, ids, probabilities, full_label_map, gap, rule)
     written = outputs.files(output.parent, output.name.removesuffix(".nii.gz"))
+    for path in written.values():
+        if path.exists():
+            raise InputError(f"{path} exists.", "Choose a new name; nothing is overwritten.")
     predictor = Predictor(model, settings, tile)
     prediction = predictor.predict(files, outputs.wanted)
     outputs.write(prediction, written)

@@ -148,6 +148,39 @@ def test_where_nothing_is_resampled(outputs: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(made.export("label2").mask, made.nnunet() == 2)
 
 
+EDGES = {
+    np.float16: [0, -0.0, 6e-8, -6e-8, 6.1e-5, 65504, -65504, 65472, 1, 1.001, -1],
+    np.float32: [0, -0.0, 1e-45, -1e-45, 1.2e-38, 3.4028235e38, -3.4028235e38, 1, 1 + 2**-23],
+}
+
+
+@QUIET
+@given(
+    seed=st.integers(0, 10**9),
+    k=st.integers(2, 4),
+    shape=st.tuples(*[st.integers(1, 4)] * 3),
+    factors=st.tuples(*[st.sampled_from([1 / 7, 1 / 3, 1.0, 2.0, 3.0, 1.37])] * 3),
+    thick=st.sampled_from([(1, 1, 1), (6, 1, 1), (1, 6, 1), (1, 1, 6)]),
+    planned=st.booleans(),
+)
+@pytest.mark.parametrize("dtype", EDGES)
+def test_the_edges_of_the_numbers(
+    dtype: Any, seed: int, k: int, shape: Any, factors: Any, thick: Any, planned: bool
+) -> None:
+    """The largest, the smallest, zeros of both signs, single voxels, any axis separate."""
+    rng = np.random.default_rng(seed)
+    few = rng.choice(np.array(EDGES[dtype], dtype), 3)
+    outputs = tuple(max(round(n * factor), 1) for n, factor in zip(shape, factors, strict=True))
+    grids = {"planned" if planned else "spacing": thick}
+    made = case(rng.choice(few, (k, *shape)), outputs, **grids)
+    labels = made.nnunet()
+    cuts = _cuts(shape[0], rng)
+    heads = rng.permutation(k)
+    streamed = made.streamed(cuts, *_names(heads)).mask
+    np.testing.assert_array_equal(streamed, _numbered(labels, heads))
+    np.testing.assert_array_equal(made.export(f"label{k - 1}").mask, labels == k - 1)
+
+
 def test_two_dimensional_plans() -> None:
     """A 2D network's logits keep the image's slices."""
     rng = np.random.default_rng(2)
@@ -295,6 +328,15 @@ def test_what_is_not_finite_is_refused(value: float, dtype: Any) -> None:
     logits[2, 3, 3, 3] = value
     with pytest.raises(InputError, match="NaN or infinite"):
         case(logits, (5, 5, 5)).export("label1")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_what_is_not_finite_is_refused_on_another_way_too(dtype: Any) -> None:
+    """nnU-Net would make it background, without a word."""
+    logits = -np.ones((3, 4, 4, 4), dtype)
+    logits[2, 3, 3, 3] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        case(logits, (5, 5, 5), labels=REGIONS).export("core")
 
 
 def test_the_largest_half_floats_are_finite() -> None:

@@ -39,6 +39,42 @@ def test_the_need_grows_with_what_is_wanted(opened: ModelFolder) -> None:
     assert _need(opened, on_cpu=False).computing < plain.computing
 
 
+def test_all_classes_count_only_where_nnunet_resamples_them(
+    opened: ModelFolder, tiny: Any, tmp_path: Path
+) -> None:
+    """A map of 157 million voxels is 0.6 GB, and so is another while it is written."""
+    maps = Wanted(("lesion",), probabilities=True, gap=True, labels=True)
+    labels = {"lesion": 1, **{f"organ{i}": i for i in range(2, 25)}}
+    kwargs = {"is_seg": False, "order": 3}
+    made = [
+        tiny.write_model(tmp_path / name, labels, plans_changes=changes)
+        for name, changes in (
+            ("linear", {}),
+            ("cubic", {"resampling_fn_probabilities_kwargs": kwargs}),
+        )
+    ]
+    linear, cubic = map(ModelFolder.open, made)
+    assert _need(linear, wanted=maps).exporting < 4e9
+    assert _need(cubic, wanted=maps).exporting > 25 * 600 * 512 * 512 * 10
+    assert _need(cubic).exporting > 25 * 600 * 480 * 480 * (2 + 8), "logits, and in float64"
+
+
+def test_an_image_under_way_keeps_the_room_that_it_will_take(
+    opened: ModelFolder, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicting = pytest.importorskip("napari_backsplit.backend.prediction.predictor")
+    preparation = pytest.importorskip("napari_backsplit.backend.prediction.preparation")
+    image = tiny.write_image(tmp_path / "image.nii.gz")
+    predictor = predicting.Predictor(opened)
+    need = predictor._preparation.need(preparation.read_geometry(image), preparation.Turn(), MASK)
+    monkeypatch.setattr(preparation, "free_memory_bytes", lambda: int(1.5 * need.peak))
+    first = predictor.prepare([image], MASK)
+    with pytest.raises(MemoryTooSmall):
+        predictor.prepare([image], MASK)
+    del first
+    predictor.prepare([image], MASK)
+
+
 def test_the_sums_do_not_grow_with_the_depth_of_the_image(opened: ModelFolder) -> None:
     """Beside the preprocessed image (4 bytes a voxel) and the mask (2), nothing does."""
     grown = _need(opened, 1200).computing - _need(opened, 600).computing

@@ -8,6 +8,7 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -17,6 +18,7 @@ from napari_backsplit.backend.geometry import axis_codes
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.orientation import Turn, turn_between
 from napari_backsplit.backend.prediction.tasks import predict_files
+from napari_backsplit.backend.prediction.written import write_array
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.tasks import _orientations
 from napari_backsplit.backend.volume import read_geometry
@@ -106,6 +108,34 @@ def test_what_is_done_is_said(model: Path, image: Path, tmp_path: Path) -> None:
     assert said["same"] == ()
     assert f"axes {own}) than the training images ({other}): it was turned" in said["other"][0]
     assert "not known which way the model's training images lie" in said["unknown"][0]
+
+
+@pytest.mark.parametrize("said", [{"LLS": 3}, {"LPS": "a"}, ["LPS"], "LPS", {"": 1}])
+def test_a_card_without_sense_is_no_card(
+    said: Any, model: Path, image: Path, tmp_path: Path
+) -> None:
+    from napari_backsplit.backend.prediction.predictor import Predictor
+
+    folder = _model(model, tmp_path / "m", orientations=said)
+    notes = Predictor(ModelFolder.open(folder, [0])).prepare([image]).notes
+    assert "not known which way" in notes[0]
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+@pytest.mark.parametrize("codes", ALL)
+def test_what_is_written_lies_on_the_grid_of_the_file_that_was_read(
+    codes: str, reader: str, image: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("nnunetv2")
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    own = tmp_path / "own.nii.gz"
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(image)), codes), str(own))
+    array, grid = recursive_find_reader_writer_by_name(reader)().read_images([str(own)])
+    write_array((array[0] > 0).astype(np.uint8), tmp_path / "mask.nii.gz", grid)
+    read, written = nibabel.load(own), nibabel.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(written.affine, read.affine, rtol=0, atol=1e-6)  # float32's step
+    np.testing.assert_array_equal(np.asarray(written.dataobj) == 1, np.asarray(read.dataobj) > 0)
 
 
 def test_a_training_keeps_which_way_its_images_lie(tiny: Any, tmp_path: Path) -> None:

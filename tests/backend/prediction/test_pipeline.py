@@ -126,6 +126,37 @@ def test_a_failed_finish_is_told_while_the_next_is_computed() -> None:
         pipeline.run(["a", "b"])
 
 
+class Crowded(Exception):
+    pass
+
+
+def test_a_case_without_room_waits_for_the_one_before_and_comes_before_the_next() -> None:
+    """Else the next would take the room that it waits for."""
+    said: list[str] = []
+
+    def prepare(item: str) -> str:
+        said.append(f"prepare {item}")
+        if said.count(f"prepare {item}") == 1 and item in "bc":
+            raise Crowded
+        return item
+
+    def finish(item: str, made: str) -> str:
+        said.append(f"finish {item}")
+        return made
+
+    Pipeline(prepare, lambda item, ready: ready, finish, lambda item, result: None, Crowded).run(
+        ["a", "b", "c"]
+    )
+    order = ["finish a", "prepare b", "prepare c", "finish b", "prepare c", "finish c"]
+    assert [line for line in said if line != "prepare a"][1:] == order
+    with pytest.raises(Crowded):
+        Pipeline(_refuse, _refuse, _refuse, lambda item, result: None, Crowded).run(["a"])
+
+
+def _refuse(*_: str) -> str:
+    raise Crowded
+
+
 class Cancelled(BaseException):
     pass
 

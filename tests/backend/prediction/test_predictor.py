@@ -315,20 +315,22 @@ def test_a_cascade_is_refused(tiny: Any, tmp_path: Path) -> None:
 
 @pytest.mark.training
 def test_the_stock_command_agrees(model: Path, image: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
-    command = Path(sys.executable).with_name("nnUNetv2_predict_from_modelfolder")
-    arguments = ["-i", image.parent, "-o", tmp_path / "stock", "-m", model, "-f", "0", "1"]
+    shutil.copytree(model, tmp_path / "Dataset777_Tiny" / model.name)
+    folders = {f"nnUNet_{name}": str(tmp_path) for name in ("raw", "preprocessed", "results")}
+    environment = os.environ | folders | {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1"}
+    command = Path(sys.executable).with_name("nnUNetv2_predict")
+    which = ["-d", 777, "-p", "tinyPlans", "-c", "3d_fullres", "-f", 0, 1, "-device", "cpu"]
+    alone = ["--disable_tta", "-npp", 0, "-nps", 0]  # without processes of its own: import once
+    where = ["-i", image.parent, "-o", tmp_path / "stock"]
     subprocess.run(
-        [str(x) for x in (command, *arguments, "-device", "cpu", "-npp", 1, "-nps", 1)],
+        [str(x) for x in (command, *where, *which, *alone)],
         env=environment,
         check=True,
         capture_output=True,
         timeout=280,
     )
     expected = _read(tmp_path / "stock" / "case_001.nii.gz")
-    # The command lets torch use every core; so must we, for sums in the same order.
-    settings = Settings(threads=os.cpu_count() or 1)
+    settings = Settings(mirroring=False)
     written = predict_files(model, [image], tmp_path / "ours.nii.gz", settings=settings)
-    torch.set_num_threads(1)
     np.testing.assert_array_equal(_read(written["mask"]), (expected == 1).astype(np.uint8))
     assert _same_grid(written["mask"], tmp_path / "stock" / "case_001.nii.gz")

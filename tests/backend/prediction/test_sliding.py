@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from napari_backsplit.backend.prediction import sliding  # noqa: E402
 from napari_backsplit.backend.prediction.model_folder import ModelFolder  # noqa: E402
 from napari_backsplit.backend.prediction.predictor import Predictor, Settings  # noqa: E402
 from napari_backsplit.backend.prediction.sliding import SlidingWindow, Sums  # noqa: E402
+from napari_backsplit.backend.prediction.wanted import Wanted  # noqa: E402
 
 CPU = torch.device("cpu")
 FLAT = {
@@ -127,6 +129,57 @@ def test_a_2d_model(flat: Path, folds: list[int], mirroring: bool) -> None:
     image = _image((5, 33, 14))
     found, _ = _collect(_ours(flat, folds, mirroring, 0.5).run, image)
     np.testing.assert_array_equal(found, _stock(flat, folds, image, mirroring, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_of_another_precision(model: Path, dtype: Any) -> None:
+    """The sums are rounded where nnU-Net's are, whatever the network gives."""
+    image, window = _image((25, 17, 16)), _ours(model, [0, 1], True, 0.5)
+    stock = _loaded(model, (0, 1))
+    hooks = [
+        network.register_forward_hook(lambda module, given, logits: logits.to(dtype))
+        for network in (*window.networks, stock.network)
+    ]
+    try:
+        found, _ = _collect(window.run, image)
+        np.testing.assert_array_equal(found, _stock(model, [0, 1], image, True, 0.5))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("slab_bytes", [1, 2**12, 2**25])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_thick_slices_and_several_folds_come_out_as_nnunets(
+    tiny: Any,
+    tmp_path: Path,
+    order: tuple[int, ...],
+    slab_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From file to mask: separate z on either grid, on any axis, its slabs cut anywhere."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    monkeypatch.setattr(sliding, "SLAB_BYTES", slab_bytes)
+    folder = tiny.write_model(
+        tmp_path / "m",
+        {"lesion": 1, "liver": 2},
+        folds=(0, 1),
+        plans_changes={"spacing": [5.0, 1.0, 1.0], "patch_size": [8, 16, 16]},
+    )
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["transpose_forward"] = list(order)
+    plans["transpose_backward"] = [order.index(axis) for axis in range(3)]
+    (folder / "plans.json").write_text(json.dumps(plans))
+    stock = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
+    stock.initialize_from_trained_model_folder(str(folder), None)
+    predictor = Predictor(ModelFolder.open(folder), Settings(mirroring=False))
+    for spacing in ((0.9, 1.1, 4.0), (0.9, 1.1, 1.7), (4.0, 0.9, 1.1)):
+        image = tiny.write_image(tmp_path / "i_0000.nii.gz", (13, 21, 30), spacing=spacing)
+        expected = stock.predict_from_files_sequential([[str(image)]], None)[0]
+        assert 0 < (expected == 1).sum() < expected.size
+        mask = predictor.predict([image], Wanted(("lesion",))).exported.mask
+        np.testing.assert_array_equal(mask, expected == 1)
 
 
 class _Places(torch.nn.Module):

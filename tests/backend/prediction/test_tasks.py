@@ -289,6 +289,8 @@ def test_targets_are_matched_by_name(tiny: Any, tmp_path: Path) -> None:
         tasks.match_targets(opened, ["lesion"])
     with pytest.raises(InputError, match="no label"):
         tasks.match_targets(opened, ["lesion"], {"lesion": "cyst"})
+    with pytest.raises(InputError, match="same label"):
+        tasks.match_targets(opened, ["tumor", "lesion"], {"lesion": "Tumor"})
 
 
 A, B = {"x": "a"}, {"x": "b"}
