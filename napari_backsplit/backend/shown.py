@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import nan
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from napari_backsplit.backend.comparison.curves import OperatingPoint
 from napari_backsplit.backend.comparison.lesion_table import LesionRow
 from napari_backsplit.backend.comparison.opened import COMPARISONS, OpenedComparison, comparisons
-from napari_backsplit.backend.comparison.results import Row, Verdict
+from napari_backsplit.backend.comparison.results import ALL, Row, Verdict
 from napari_backsplit.backend.errors import BackSplitError, InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import State, chains
@@ -83,6 +83,8 @@ class Shown:
         Arm -> what it is, in words.
     report : Path, optional
         None where nothing was measured.
+    fewer_found : frozenset of tuple
+        (target, arm, against) where it is shown that fewer lesions are found.
     """
 
     id: str
@@ -99,6 +101,7 @@ class Shown:
     folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     report: Path | None = None
+    fewer_found: frozenset[tuple[str, str, str]] = frozenset()
 
     @property
     def baseline(self) -> str:
@@ -158,7 +161,15 @@ def from_comparison(project: Project, opened: OpenedComparison) -> Shown:
         folders=folders,
         about={arm: str(about.get(arm, "")) for arm in arms},
         report=opened.report if opened.report.exists() else None,
+        fewer_found=frozenset(_fewer_found(opened.summary)),
     )
+
+
+def _fewer_found(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for each in summary.get("differences", ()):
+        of_all = each["group"] == "lesion" and each.get("stratum", ALL) == ALL
+        if of_all and each["metric"] == "found_lesions" and each["reading"] == "worse":
+            yield each["target"], each["arm"], each["against"]
 
 
 def table_of(

@@ -70,7 +70,7 @@ class LesionRow:
         Distance of its surface to that support, in mm; 0 where they touch or overlap, not a
         number if there are no supports.
     voxel : tuple of int
-        A voxel (z, y, x) inside, near its middle.
+        A voxel (z, y, x) of the arrays as stored, inside, near its middle.
     """
 
     case: str

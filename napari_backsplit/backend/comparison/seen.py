@@ -11,13 +11,6 @@ unknown, or known to have been seen."""
 
 _BY_TRUST: tuple[SeenStatus, ...] = ("seen", "unknown", "declared", "verified")
 
-SEEN_TEXT: dict[SeenStatus, str] = {
-    "verified": "unseen: checked against the models' own records of their training",
-    "declared": "unseen: declared by the user, not checked",
-    "unknown": "unknown whether a model had seen it; not counted in any verdict",
-    "seen": "seen by a model, in training or in the choice of its checkpoint; not counted",
-}
-
 
 class ModelRecord(TypedDict):
     """What a model folder says of the images it has seen.
