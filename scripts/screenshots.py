@@ -93,7 +93,7 @@ def review(folder: Path) -> None:
 def comparison(folder: Path, project: Path) -> None:
     """The result of a finished comparison: its verdict, then a disagreement with the table."""
     viewer = napari.Viewer()
-    viewer.window.resize(1280, 960)
+    viewer.window.resize(1440, 1160)
     _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")
     dock.open_project(project)
     wait(lambda: dock.desk.annotation and dock.desk.driver)
@@ -104,10 +104,9 @@ def comparison(folder: Path, project: Path) -> None:
     panel.table.jump("disagreement")
     case = panel.table.here.case
     wait(lambda: panel.layers.loaded and panel.layers.loaded.overlay.case == case)
-    shoot(viewer, folder / "compare-verdict.png")
+    shoot(viewer, folder / "compare-panel.png")
     bar = panel.findChild(QScrollArea).verticalScrollBar()
     bar.setValue(panel.looking.y())
-    shoot(viewer, folder / "compare-disagreement.png")
     lesions = (row for row in panel.table.model.ordered if row.kind == "reference")
     row = max(lesions, key=lambda row: row.dice[panel.pair.new] - row.dice[panel.pair.baseline])
     panel.table.go(row)

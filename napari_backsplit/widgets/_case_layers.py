@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -50,6 +50,8 @@ class CaseLayers(QObject):
     """
 
     added = Signal(object)
+    hidden = Signal()
+    """What is seen of the case before is hidden: opening the next one takes long."""
 
     def __init__(self, viewer: ViewerModel, desk: Desk) -> None:
         super().__init__()
@@ -63,6 +65,8 @@ class CaseLayers(QObject):
         self._ours = False
         self._case = ""  # the one that was shown last; shown again, the view stays
         self.guests: list[Layer] = []  # of other panels, which show the same case
+        self.fading: list[Layer] = []  # guests that hide by themselves
+        self.first_place: Callable[[str], Any] = lambda case: None
         self._only_present = self._none = False
         self._hidden: dict[Layer, bool] = {}  # whether a layer that is hidden for now was visible
         self._later = QTimer(self)
@@ -97,7 +101,8 @@ class CaseLayers(QObject):
             self._put_aside()
             return
         self._later.stop()
-        alone = all(layer in (*self._all(), *self.guests) for layer in self._viewer.layers)
+        ours = (*self._all(), *self.guests, *self.fading)
+        alone = all(layer in ours for layer in self._viewer.layers)
         known, self._case = self._case == annotation.case, annotation.case
         self._place = placement(annotation.grid)
         with self._by_us():
@@ -110,7 +115,7 @@ class CaseLayers(QObject):
             show_plane(self._viewer, "axial")
             self._viewer.reset_view()
         if not known:
-            self._to_the_middle()
+            self._go_to_first_place(annotation.case)
         self.show_channel()
 
     def show_channel(self) -> None:
@@ -269,6 +274,7 @@ class CaseLayers(QObject):
         self._later.start()
 
     def _hide(self) -> None:
+        self.hidden.emit()
         layers = [layer for layer in (*self._all(), *self.guests) if layer in self._viewer.layers]
         self._hidden = {layer: layer.visible for layer in layers}
         with self._by_us():
@@ -345,6 +351,7 @@ class CaseLayers(QObject):
     def _select(self, name: str) -> None:
         """Show the mask of the present structure, and let it be painted in."""
         if self._none:
+            self._select_image()
             return
         self._show_again(name)
         if self._annotation is None or name not in self._labels:
@@ -357,6 +364,12 @@ class CaseLayers(QObject):
                 set_visible(layer, other == name)
         self._viewer.layers.selection.active = self._labels[name]
         self._show_prompts()
+
+    def _select_image(self) -> None:
+        """Show the controls of the image, unless a person chose another layer that is seen."""
+        selection = self._viewer.layers.selection
+        if selection.active is None or not selection.active.visible:
+            selection.active = next((i for i in self._images.values() if i.visible), None)
 
     def _refresh(self, name: str, bounds: Bounds | None) -> None:
         if bounds is not None and name == self._desk.structure:
@@ -417,12 +430,19 @@ class CaseLayers(QObject):
             if layer is not None and layer in layers:
                 layers.move(layers.index(layer), len(layers))
 
-    def _to_the_middle(self) -> None:
+    def _go_to_first_place(self, case: str) -> None:
+        """Go to where a case is to be looked at first, or to its middle."""
         if self._place is None:
             return
-        middle = self._place.to_world(np.floor_divide(self._place.shape, 2))
-        for axis, position in enumerate(middle, start=self._viewer.dims.ndim - 3):
-            self._viewer.dims.set_point(axis, position)
+        world = self.first_place(case)
+        if world is None:
+            world = self._place.to_world(np.floor_divide(self._place.shape, 2))
+        self.go_to(world)
+
+    def go_to(self, world: Any) -> None:
+        """Bring all planes to a place (z, y, x), at once: napari slices all layers each time."""
+        first = self._viewer.dims.ndim - 3
+        self._viewer.dims.set_point(range(first, first + 3), [float(mm) for mm in world])
 
     # ------------------------------------------------------------------ what is painted
 

@@ -130,6 +130,20 @@ def write_pdf(report: Path) -> Path:
     return file
 
 
+def came_as_dicom(project: Project, case: str) -> bool:
+    """Whether a case was a DICOM series."""
+    from napari_backsplit.backend.prediction.dicom_source import came_as_dicom
+
+    return came_as_dicom(project, case)
+
+
+def write_seg(project: Project, case: str, predictions: Path, destination: Path) -> Path:
+    """Write a prediction as DICOM SEG to a new file."""
+    from napari_backsplit.backend.prediction.dicom_seg import write_seg
+
+    return write_seg(project, case, predictions, destination)
+
+
 @dataclass(frozen=True)
 class CompareWays:
     """What is asked of the backend, in a thread; a test gives other answers."""
@@ -146,6 +160,8 @@ class CompareWays:
     volumes_ml: Callable[[Any], Mapping[int, float]] = volumes_ml
     running: Callable[[Path], str] = running
     write_pdf: Callable[[Path], Path] = write_pdf
+    came_as_dicom: Callable[[Project, str], bool] = came_as_dicom
+    write_seg: Callable[[Project, str, Path, Path], Path] = write_seg
     recommend: Callable[[], Mapping[str, Any]] = _asking.recommend
     devices: Callable[[], Sequence[Device]] = _asking.devices
     repeat: Callable[[Any, Mapping[str, Any]], Any] = _asking.repeat

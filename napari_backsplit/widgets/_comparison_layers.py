@@ -20,6 +20,7 @@ from napari_backsplit.backend.comparison.overlays import (
 )
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
+from napari_backsplit.widgets._layers import world_of
 from napari_backsplit.widgets._overlay import PARTS, Look, OverlayLayers
 from napari_backsplit.widgets._side_by_side import SideBySide
 from napari_backsplit.widgets._threads import Lane
@@ -56,12 +57,13 @@ class ComparisonLayers(QObject):
         self._wanted: Overlay | None = None
         self._ready: Loaded | None = None  # read, and perhaps not shown yet
         self._ahead: Loaded | None = None
+        self._ahead_number = 0
         self._active = False
         self._parts, self._outlines = PARTS, True
         self._share: float | None = None
         self._both = False
         self._probability: str | None = None
-        self._goal: Voxel | None = None
+        self._goal: tuple[str, Voxel] | None = None
         self._blinked: Who | None = None
         self.overlay = OverlayLayers(viewer, self._add, layers.set_shown)
         self.second = SideBySide(viewer, layers, self)
@@ -78,6 +80,7 @@ class ComparisonLayers(QObject):
     def _connect(self) -> None:
         self._desk.case_changed.connect(self._case_changed)
         self._desk.project_changed.connect(self._project_changed)
+        self._case.hidden.connect(self._put_away)
         self.second.closed.connect(self._closed_by_hand)
         self._viewer.layers.events.removed.connect(self._removed)
         for event in self._moves():
@@ -101,6 +104,7 @@ class ComparisonLayers(QObject):
             return
         self._active = on
         self._case.show_only_present(on, not_even_it=True)
+        self._case.first_place = self._first_place if on else lambda case: None
         if on:
             self._ask()
         else:
@@ -129,7 +133,7 @@ class ComparisonLayers(QObject):
         if overlay is not None and overlay == self._wanted:
             self._show_what_is_ready()
             return
-        self._wanted, self._ready, self._goal = overlay, None, None
+        self._wanted, self._ready = overlay, None
         if overlay is not None and self._ahead is not None and self._ahead.overlay == overlay:
             loaded, self._ahead = self._ahead, None
             self._has(overlay, loaded)
@@ -149,18 +153,20 @@ class ComparisonLayers(QObject):
             )
 
     def look_ahead(self, overlay: Overlay | None) -> None:
-        """Read the overlay that is likely to be asked for next."""
+        """Read the overlay that is likely to be asked for next; None forgets what was read."""
+        if overlay is None:
+            self._ahead, self._ahead_number = None, self._ahead_number + 1
         if overlay is None or (self._ahead is not None and self._ahead.overlay == overlay):
             return
-        wanted = self._wanted
+        wanted, number = self._wanted, self._ahead_number
 
         def work() -> Loaded | None:
             return load(overlay) if wanted is self._wanted else None
 
-        self._lane.do(work, partial(self._has_ahead, wanted), lambda error: None)
+        self._lane.do(work, partial(self._has_ahead, wanted, number), lambda error: None)
 
-    def _has_ahead(self, wanted: Overlay | None, loaded: Loaded | None) -> None:
-        if loaded is not None and wanted is self._wanted:
+    def _has_ahead(self, wanted: Overlay | None, number: int, loaded: Loaded | None) -> None:
+        if loaded is not None and wanted is self._wanted and number == self._ahead_number:
             self._ahead = loaded
 
     def _has(self, overlay: Overlay, loaded: Loaded | None) -> None:
@@ -190,8 +196,6 @@ class ComparisonLayers(QObject):
             self._blink_or_not()
             self.set_probability(self._probability)
             self.shown.emit(ready)
-        if self._goal is not None:
-            self.go_to(self._goal)
 
     def _put_away(self) -> None:
         """Hide what is shown; the layers stay."""
@@ -215,7 +219,11 @@ class ComparisonLayers(QObject):
         annotation = self._desk.annotation
         if annotation is None:
             return  # the case that is left stays until the next is there, as its image does
-        case = annotation.case
+        case, goal = annotation.case, self._goal
+        if goal is not None and self._active:
+            self._goal = None
+            if goal[0] == case:
+                self.go_to(goal[1])
         if self._is_ahead(case):
             assert self._ahead is not None
             self.show(self._ahead.overlay)
@@ -227,7 +235,7 @@ class ComparisonLayers(QObject):
     def _is_ahead(self, case: str) -> bool:
         """Whether a case was read ahead, as the one that was wanted last is compared."""
         ahead, before = self._ahead, self._wanted
-        if ahead is None or before is None:
+        if ahead is None or before is None or before.case == case:
             return False
         return ahead.overlay.case == case and ahead.overlay.follows(before)
 
@@ -269,8 +277,6 @@ class ComparisonLayers(QObject):
         self._show_second()
         self._apply()
 
-    _both = False
-
     def set_probability(self, arm: str | None) -> None:
         """Show the probability map of an arm; None for none. Told where there is no map."""
         self._probability, loaded = arm, self.loaded
@@ -282,20 +288,39 @@ class ComparisonLayers(QObject):
             partial(self._has_probability, loaded, arm),
         )
 
-    def go_to(self, voxel: Voxel) -> None:
-        """Bring all planes to a voxel (z, y, x) of the image as stored, and it to the middle."""
-        self._goal, loaded, place = voxel, self.loaded, self._case.place
-        if loaded is None or place is None:
+    def go_to(self, voxel: Voxel, case: str = "") -> None:
+        """Bring all planes to a voxel (z, y, x) of the image as stored, and it to the middle.
+
+        Of a case that is not open yet: as soon as it is. The case is that of the overlay that is
+        wanted, unless it is given.
+        """
+        annotation = self._desk.annotation
+        case = case or (self._wanted.case if self._wanted is not None else "")
+        if annotation is None or case not in ("", annotation.case):
+            self._goal = (case, voxel)
             return
         self._goal = None
-        stored = loaded.overlay.geometry
-        world = place.to_world(np.rint(stored.canonical().to_index(stored.to_lps(voxel))))
-        first = self._viewer.dims.ndim - 3
-        self._viewer.dims.set_point(range(first, first + 3), [float(mm) for mm in world])
+        world = self._world(voxel)
+        if world is None:
+            return
+        self._case.go_to(world)
         if self._viewer.dims.ndisplay == 2:
+            first = self._viewer.dims.ndim - 3
             camera, (down, right) = self._viewer.scene.camera, self._viewer.dims.displayed[-2:]
             at = float(world[down - first]), float(world[right - first])
             camera.center = (*camera.center[:-2], *at)
+
+    def _world(self, voxel: Voxel) -> NDArray[Any] | None:
+        """Return where a voxel of the open case's image as stored lies in the viewer."""
+        annotation, place = self._desk.annotation, self._case.place
+        if annotation is None or place is None:
+            return None
+        return world_of(annotation.geometry, place, voxel)
+
+    def _first_place(self, case: str) -> NDArray[Any] | None:
+        """Return where a case is to be opened, where a row of it leads there."""
+        goal = self._goal
+        return self._world(goal[1]) if goal is not None and goal[0] == case else None
 
     # ------------------------------------------------------------------ inside
 
@@ -377,12 +402,12 @@ class ComparisonLayers(QObject):
 
     def _add(self, layer: Layer) -> None:
         selected = self._viewer.layers.selection.active
-        self._case.guests.append(layer)
+        self._case.fading.append(layer)
         self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = selected
 
     def _removed(self, event: Any) -> None:
         """Forget a layer that a person took away; it comes with the next case."""
         self.overlay.forget(event.value)
-        guests = self._case.guests
-        guests[:] = [layer for layer in guests if layer is not event.value]
+        fading = self._case.fading
+        fading[:] = [layer for layer in fading if layer is not event.value]

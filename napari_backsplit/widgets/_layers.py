@@ -121,6 +121,12 @@ def placement(where: Layer | Geometry) -> Placement:
     return Placement(tuple(_level(where).shape), _triple(scale), _triple(translate), flipped)  # type: ignore[arg-type]
 
 
+def world_of(stored: Geometry, place: Placement, voxel: ArrayLike) -> Floats:
+    """Return where a voxel (z, y, x) of an image as stored lies in the viewer: (z, y, x), mm."""
+    index = stored.canonical().to_index(stored.to_lps(voxel))
+    return place.to_world(np.rint(index))
+
+
 def geometry_of(layer: Layer) -> Geometry | None:
     """Return the canonical grid that a layer of ours carries; None for any other layer."""
     about = layer.metadata.get(KEY)

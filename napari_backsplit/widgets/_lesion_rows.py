@@ -8,9 +8,9 @@ from math import inf, isfinite
 from typing import Any
 
 from napari_backsplit.backend.shown import TableRow
-from napari_backsplit.widgets._layout import short
 
 NONE = "–"
+THIN = "\N{THIN SPACE}"
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Column:
 def found_text(row: TableRow, pair: Pair) -> str:
     """Say by whom a row is marked, in a word."""
     if row.kind in ("nothing", "case", "no reference"):
-        words = {"nothing": "no lesion", "case": "not listed", "no reference": "no reference"}
+        words = {"nothing": "no lesion", "case": NONE, "no reference": "no ref."}
         return words[row.kind]
     baseline, new = pair.finders(row)
     if baseline and new:
         return "●● both"
     if new:
         return "○● new"
-    return "●○ baseline" if baseline else "○○ neither"
+    return "●○ old" if baseline else "○○ none"
 
 
 def lesion_text(row: TableRow, pair: Pair) -> str:
@@ -128,11 +128,28 @@ def volume(ml: float) -> str:
     return number(ml, 0 if ml >= 100 else 1 if ml >= 1 else 2)
 
 
-def support_text(row: TableRow, pair: Pair) -> str:
-    """Say how far the nearest support is from a false positive."""
-    if row.kind != "false positive" or not isfinite(row.distance_mm):
+def place_text(row: TableRow, pair: Pair) -> str:
+    """Say in which support a row lies; of a false positive outside of all, how far from one."""
+    if row.organ:
+        return row.organ
+    if row.kind == "false positive" and isfinite(row.distance_mm):
+        return f"{row.distance_mm:.0f} mm {row.nearest}"
+    return NONE
+
+
+def place_key(row: TableRow, pair: Pair) -> tuple[float, str]:
+    """Return what a place is sorted by: within a support, then by the distance to one."""
+    if row.organ:
+        return 0.0, row.organ
+    return (row.distance_mm if place_text(row, pair) != NONE else inf), row.nearest
+
+
+def dice_text(row: TableRow, pair: Pair) -> str:
+    """Write the Dice of a lesion by the baseline, then by the new model."""
+    old, new = _OLD(row, pair), _NEW(row, pair)
+    if not isfinite(old) and not isfinite(new):
         return NONE
-    return f"{row.distance_mm:.0f} mm {short(row.nearest, 18)}"
+    return f"{number(old, 2)}{THIN}→{THIN}{number(new, 2)}"
 
 
 def _dice(which: str) -> Callable[[TableRow, Pair], float]:
@@ -155,59 +172,46 @@ COLUMNS = (
         "The case; choose a row to go there",
         lambda row, pair: row.case,
         lambda row, pair: (row.case, row.target, row.kind != "reference", row.lesion),
-        70,
+        58,
     ),
     Column(
         "No.",
         "The lesion, the largest first; FP: a false positive",
         lesion_text,
         lambda row, pair: (row.kind != "reference", row.lesion),
-        40,
+        38,
     ),
     Column(
         "ml",
         "Volume in ml",
         lambda row, pair: volume(row.ml),
         lambda row, pair: _known(row.ml),
-        42,
+        36,
         True,
     ),
     Column(
-        "Found by",
-        "Which of the two marks it: first circle the baseline, second the new model",
+        "Found",
+        "Which of the two marks it: the first circle is the baseline (old), the second the new "
+        "model",
         found_text,
         lambda row, pair: (row.kind, pair.finders(row)),
-        82,
+        62,
     ),
     Column(
-        "Dice old",
-        "Dice of the lesion by the baseline",
-        lambda row, pair: number(_OLD(row, pair), 2),
-        lambda row, pair: _known(_OLD(row, pair)),
-        56,
+        "Dice",
+        "Dice of the lesion by the baseline → by the new model; sorted by the change",
+        dice_text,
+        lambda row, pair: _known(_NEW(row, pair) - _OLD(row, pair)),
+        72,
         True,
     ),
     Column(
-        "Dice new",
-        "Dice of the lesion by the new model",
-        lambda row, pair: number(_NEW(row, pair), 2),
-        lambda row, pair: _known(_NEW(row, pair)),
-        58,
-        True,
-    ),
-    Column(
-        "Organ",
-        "The support structure it lies in mostly",
-        lambda row, pair: row.organ or NONE,
-        lambda row, pair: row.organ or "\uffff",
-        70,
-    ),
-    Column(
-        "To support",
-        "Distance of a false positive to the nearest support structure, in mm",
-        support_text,
-        lambda row, pair: _known(row.distance_mm if row.kind == "false positive" else inf),
-        110,
+        "Where",
+        "The support structure it lies in mostly; of a false positive outside of all, how far it "
+        "is from the nearest",
+        place_text,
+        place_key,
+        40,
     ),
 )
 

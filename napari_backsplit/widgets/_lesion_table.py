@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, Qt, Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -26,6 +27,7 @@ from napari_backsplit.widgets._lesion_rows import (
     following,
     is_disagreement,
     is_false,
+    is_listed,
     is_missed,
 )
 from napari_backsplit.widgets._tools import LOOKING
@@ -37,7 +39,8 @@ JUMPS: dict[str, tuple[Wanted, str, str]] = {
 }
 """What can be gone to: which rows, its words, and those on its button."""
 
-_LEAST, _MOST = 150, 260
+_LEAST, _MOST, _SHARE = 150, 260, 0.4
+"""Pixels the table is high at least, and at most; or a share of the panel where that is more."""
 _NOBODY = Pair("", "")
 
 
@@ -142,10 +145,11 @@ class LesionTable(QWidget):
         super().__init__()
         self.model = LesionModel()
         self._here: TableRow | None = None
+        self._motion: tuple[str, int] = ("row", 1)  # how the person went on last
         self._setting = False
         self._build()
-        self.filter.currentIndexChanged.connect(self._narrow)
-        self.search.textChanged.connect(self._narrow)
+        self.filter.currentIndexChanged.connect(lambda _: self._narrow())
+        self.search.textChanged.connect(lambda _: self._narrow())
         self.table.selectionModel().currentRowChanged.connect(self._current)
         self.model.modelReset.connect(self._mark)
         self.show_rows((), _NOBODY)
@@ -224,6 +228,7 @@ class LesionTable(QWidget):
 
     def jump(self, what: str, step: int = 1) -> None:
         """Go to the next disagreement, missed lesion or false positive, or the one before."""
+        self._motion = what, step
         wanted, words, _ = JUMPS[what]
         row, anew = following(self.model.ordered, self._here, wanted, self.model.pair, step)
         if row is None:
@@ -236,19 +241,35 @@ class LesionTable(QWidget):
 
     def step_case(self, step: int) -> None:
         """Go to the first row of the next case of the table, or of the one before."""
-        cases = list(dict.fromkeys(row.case for row in self.model.shown))
-        if not cases:
-            return
-        here = self._here.case if self._here else ""
-        place = cases.index(here) + step if here in cases else 0
-        case = cases[place % len(cases)]
-        self.go(next(row for row in self.model.shown if row.case == case))
+        self._motion = "case", step
+        row = self._of_case(step)
+        if row is not None:
+            self.go(row)
+
+    def _of_case(self, step: int) -> TableRow | None:
+        """Return the first row of the next case, or of the one before, of those that are listed."""
+        first: dict[str, TableRow] = {}
+        for row in self.model.shown:
+            first.setdefault(row.case, row)
+        cases, here = list(first), self._here.case if self._here else ""
+        place = cases.index(here) + step if here in first else 0
+        return first[cases[place % len(cases)]] if cases else None
 
     def next_case(self) -> str:
-        """Return the case that is likely to be asked for next; "" for none."""
-        rows, here = self.model.shown, self.model.row_of(self._here)
-        case = self._here.case if self._here else ""
-        return next((row.case for row in rows[here + 1 :] if row.case != case), "")
+        """Return the case that going on in the same way leads to; "" for none."""
+        (what, step), here, model = self._motion, self._here, self.model
+        case = here.case if here else ""
+        if what == "case":
+            row = self._of_case(step)
+        else:
+            rows = model.ordered if what in JUMPS else model.shown
+            wanted = JUMPS[what][0] if what in JUMPS else is_listed
+
+            def elsewhere(row: TableRow, pair: Pair) -> bool:
+                return row.case != case and wanted(row, pair)
+
+            row, _ = following(rows, here, elsewhere, model.pair, step)
+        return row.case if row is not None and row.case != case else ""
 
     def go(self, row: TableRow) -> None:
         """Go to a row; where the filter hides it, all are listed again."""
@@ -257,6 +278,11 @@ class LesionTable(QWidget):
             self.filter.setCurrentIndex(0)
         self.mark(row)
         self.chosen.emit(row)
+
+    def set_room(self, height: int) -> None:
+        """Let the table be higher in a panel that is high."""
+        self.table.most = max(_MOST, round(_SHARE * height))
+        self.table.fit()
 
     # ------------------------------------------------------------------ inside
 
@@ -277,10 +303,12 @@ class LesionTable(QWidget):
         count, every = len(self.model.shown), len(self.model.ordered)
         self.title.setText(f"Lesions ({count})" if count else "Lesions")
         self.none.setVisible(not count and every > 0)
-        self.table.fit(max(count, 3))
+        self.table.rows = max(count, 3)
+        self.table.fit()
 
     def _current(self, index: QModelIndex, before: QModelIndex) -> None:
         if not self._setting and index.isValid():
+            self._motion = "row", -1 if index.row() < before.row() else 1
             self._here = self.model.shown[index.row()]
             self.chosen.emit(self._here)
 
@@ -302,13 +330,21 @@ class _Table(QTableView):
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         self.horizontalHeader().setHighlightSections(False)
         self.horizontalHeader().setMinimumSectionSize(24)
+        self.horizontalHeader().setStretchLastSection(True)
+        self.rows, self.most = 3, _MOST
 
-    def fit(self, rows: int) -> None:
-        """Be as high as some rows need, within limits."""
-        needed = rows * self.verticalHeader().defaultSectionSize() + 44
-        height = min(max(needed, _LEAST), _MOST)
+    def fit(self) -> None:
+        """Be as high as the rows need, within limits."""
+        needed = self.rows * self.verticalHeader().defaultSectionSize() + 44
+        height = min(max(needed, _LEAST), self.most)
         if height != self.minimumHeight():
             self.setFixedHeight(height)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Show more of the cases' names where there is room (called by Qt)."""
+        super().resizeEvent(event)
+        spare = max(0, event.size().width() - sum(column.width for column in COLUMNS) - 30)
+        self.setColumnWidth(0, COLUMNS[0].width + min(spare // 2, 150))
 
     def sizeHint(self) -> QSize:
         """Return its size (asked by Qt)."""

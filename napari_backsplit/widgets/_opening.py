@@ -50,8 +50,10 @@ LATER = (
     "backend.improvement",
     "backend.training.preflight",
     "backend.answer",
+    "widgets.comparison",
+    "backend.comparing",
 )
-"""What the third step needs."""
+"""What the third and fourth steps need."""
 
 
 def warm_up() -> None:
@@ -63,7 +65,7 @@ def warm_up() -> None:
 
 
 def warm_up_later() -> None:
-    """Load what the third step needs; no project that is opened waits for it."""
+    """Load what the later steps need; no project that is opened waits for it."""
     for name in LATER:
         import_module(f"napari_backsplit.{name}")
 

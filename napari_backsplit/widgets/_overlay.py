@@ -76,6 +76,7 @@ class OverlayLayers:
         self._look = Look()
         self._opacity: dict[str, float] = {}  # of layers that are transparent for now
         self._coloured: frozenset[int] = frozenset()
+        self._probable = False
         self._loaded: Loaded | None = None
         self._place: Placement | None = None
 
@@ -89,6 +90,7 @@ class OverlayLayers:
     def show(self, loaded: Loaded | None, look: Look | None = None) -> None:
         """Show a case; None hides all, and lets go of the case before."""
         self._loaded, self._look = loaded, look or self._look
+        self._probable = False
         self._fade(PROBABILITY)  # it is of the case before
         if loaded is None:
             self._place = None
@@ -138,6 +140,8 @@ class OverlayLayers:
 
     def show_probability(self, per_cent: NDArray[np.uint8] | None, arm: str = "") -> None:
         """Show a probability map of the case: (z, y, x), canonical; None for none."""
+        self._probable = per_cent is not None and self._loaded is not None
+        self._apply()
         if per_cent is None or self._loaded is None:
             if PROBABILITY in self._layers:
                 self._set_shown(self._layers[PROBABILITY], False)
@@ -172,7 +176,9 @@ class OverlayLayers:
         if self._loaded is None:
             return
         look = self._look
-        self._show_agreement(bool(look.parts) and look.share is None)
+        # A map that is seen through filled parts has colours that mean nothing.
+        filled = look.share is None and not self._probable
+        self._show_agreement(bool(look.parts) and filled)
         self._draw()
         self._say(look.caption)
 

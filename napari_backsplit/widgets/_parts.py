@@ -55,10 +55,7 @@ class PartsBox(QWidget):
         self.title.setMinimumWidth(40)
         self.said = QLabel()
         self.said.setWordWrap(True)
-        both = in_row(self._build_legend(), self._build_ways())
-        both.layout().setStretch(0, 1)
-        both.layout().setSpacing(10)
-        fill_column(self, self.title, self.said, both)
+        fill_column(self, self.title, self.said, self._build_legend(), self._build_ways())
         self._connect()
         self.show_case("", None, {})
 
@@ -106,10 +103,9 @@ class PartsBox(QWidget):
         self.probability.installEventFilter(self._wheel)
         self.probability.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.set_pair(Pair("", ""))
-        ways = (self.outlines, self.blink, self.side, self.swipe, self.share, self.probability)
-        column = in_column(*ways)
-        column.layout().addStretch(1)
-        return column
+        ticks = in_row(self.outlines, self.blink, self.side, self.swipe)
+        ticks.layout().setSpacing(2)
+        return in_column(ticks, in_row(self.share, self.probability))
 
     def _connect(self) -> None:
         self.outlines.toggled.connect(self.outlines_wanted)

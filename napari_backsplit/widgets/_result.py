@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QMenu, QVBoxLayout, QWidget
 
+from napari_backsplit.backend.headline import headline, name_of
 from napari_backsplit.widgets._folding import Folded
 from napari_backsplit.widgets._layout import (
     Wheel,
@@ -22,18 +24,9 @@ from napari_backsplit.widgets._layout import (
 from napari_backsplit.widgets._lesion_rows import Pair
 
 if TYPE_CHECKING:
-    from napari_backsplit.backend.comparison.results import Verdict
     from napari_backsplit.backend.shown import Listed, Shown
 
 NONE_YET = "Nothing is compared yet. A fine-tune compares itself; its result comes up here."
-NOT_MEASURED = "● Not measured: these cases have no reference. Look at them on the image."
-MARKS = {
-    "better": "✓",
-    "worse": "▲",
-    "not shown to differ": "▲ Not shown to differ",
-    "too few to judge": "● Too few cases to judge",
-    "no verdict": "● No verdict",
-}
 LETTERS, LISTED = 34, 30
 
 
@@ -48,6 +41,8 @@ class ResultBox(QWidget):
         Emits (target, new model): others of the same result shall be looked at.
     report_wanted, pdf_wanted, folder_wanted : Signal
         The report shall be opened, printed, or its folder shown.
+    seg_wanted : Signal
+        Emits the arm whose prediction of the case shall be written as DICOM SEG.
     """
 
     wanted = Signal(str)
@@ -55,10 +50,12 @@ class ResultBox(QWidget):
     report_wanted = Signal()
     pdf_wanted = Signal()
     folder_wanted = Signal()
+    seg_wanted = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
         self._wheel = Wheel(self)
+        self._has_report = False
         self.results = self._choice("Result", "Earlier comparisons, the newest first")
         self.target = self._choice("Target", "Which target is looked at")
         self.new = self._choice("New model looked at", "Which model is laid over the baseline's")
@@ -107,8 +104,31 @@ class ResultBox(QWidget):
         self.report.clicked.connect(self.report_wanted)
         self.pdf.clicked.connect(self.pdf_wanted)
         self.folder.clicked.connect(self.folder_wanted)
-        self.buttons = in_row(self.report, self.pdf, self.folder)
+        self.seg = push_button("SEG", "Write a prediction of this case as a DICOM SEG file")
+        self.seg.setAccessibleName("DICOM SEG")
+        self.seg.setMenu(QMenu(self.seg))
+        self.buttons = in_row(self.report, self.pdf, self.folder, self.seg)
+        self.offer_seg(())
         return self.buttons
+
+    def offer_seg(self, arms: Sequence[str]) -> None:
+        """Offer the predictions of some arms as DICOM SEG; hidden where there is none."""
+        menu = self.seg.menu()
+        menu.clear()
+        for arm in arms:
+            action = menu.addAction(f"Prediction of {short(arm, LETTERS)}…")
+            action.triggered.connect(partial(self._want_seg, arm))
+        self.seg.setVisible(bool(arms))
+        self._show_buttons()
+
+    def _want_seg(self, arm: str, checked: bool = False) -> None:
+        self.seg_wanted.emit(arm)
+
+    def _show_buttons(self) -> None:
+        """Show the buttons of what is there: predictions without a reference have no report."""
+        for button in (self.report, self.pdf, self.folder):
+            button.setVisible(self._has_report)
+        self.buttons.setVisible(self._has_report or bool(self.seg.menu().actions()))
 
     # ------------------------------------------------------------------ shown
 
@@ -127,7 +147,8 @@ class ResultBox(QWidget):
     def show_result(self, shown: Shown | None, target: str, pair: Pair) -> None:
         """Show what may be said of two models of a result; None hides it."""
         self.frame.setVisible(shown is not None)
-        self.buttons.setVisible(shown is not None and shown.report is not None)
+        self._has_report = shown is not None and shown.report is not None
+        self._show_buttons()
         self.pair.setVisible(shown is not None and (len(shown.arms) > 2 or len(shown.targets) > 1))
         if shown is None:
             return
@@ -148,13 +169,12 @@ class ResultBox(QWidget):
     def _show_verdict(self, shown: Shown, target: str, pair: Pair) -> None:
         own = [v for v in shown.verdicts if (v.target, v.arm) == (target, pair.new)]
         main = next((v for v in own if v.against == pair.baseline), None)
+        self.head.setText(headline(shown, target, pair.new))
         if main is None:
-            self.head.setText(NOT_MEASURED if not shown.cases else "● No verdict")
             self._say("", "", ())
             return
-        self.head.setText(head_of(main))
         others = [v for v in own if v is not main]
-        said = "\n".join(f"Against {v.against}: {v.sentence}" for v in others)
+        said = "\n".join(f"Against {name_of(v.against)}: {v.sentence}" for v in others)
         details = dict.fromkeys(text for v in own for text in v.details)
         self._say(main.sentence, said, tuple(details))
 
@@ -167,12 +187,3 @@ class ResultBox(QWidget):
 
     def _tell_pair(self, _: Any = None) -> None:
         self.pair_wanted.emit(self.target.currentData(), self.new.currentData())
-
-
-def head_of(verdict: Verdict) -> str:
-    """Return a verdict's reading of Dice in a few words, hedged where its sentence is."""
-    if verdict.reading not in ("better", "worse"):
-        return MARKS.get(verdict.reading, f"● {verdict.reading.capitalize()}")
-    hedged = f"Dice probably {verdict.reading}" in verdict.sentence
-    word = f"probably {verdict.reading}" if hedged else verdict.reading
-    return f"{MARKS[verdict.reading]} Dice {word} than {short(verdict.against, 24)}"

@@ -6,7 +6,7 @@ viewer leaves the first as it is. It shows the same arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ class SideBySide(QObject):
         self._source: Layer | None = None
         self._dock: QDockWidget | None = None
         self._canvas: QWidget | None = None
+        self._widths: dict[QDockWidget, int] = {}  # of the docks beside it, before it was shown
         self._following = False
         self._linked: list[tuple[Any, Callable[..., None]]] = []
         self.is_open = False
@@ -80,6 +81,7 @@ class SideBySide(QObject):
         self.overlay.let_go()
         if self._dock is not None:
             self._dock.hide()
+            _set_widths(self._dock.parent(), self._widths)
 
     def close(self) -> None:
         """Take it away for good."""
@@ -179,21 +181,23 @@ class SideBySide(QObject):
     # ------------------------------------------------------------------ its place in the window
 
     def _show_dock(self) -> None:
-        window = getattr(self._viewer, "window", None)
+        window = bare(getattr(self._viewer, "window", None))
         if window is None:  # a model without a window
             return
         if self._canvas is None:
             from napari.qt import QtViewer
 
             self._canvas = QtViewer(self.model)
+        main = getattr(window, "_qt_window", None)
+        self._widths = {dock: dock.width() for dock in _beside(main, self._dock)}
         if self._dock is None:
             dock = window.add_dock_widget(self._canvas, name=TITLE, area="right", tabify=False)
             dock.installEventFilter(self)
             self._dock = dock
             _put_first(dock)
-            # As wide as the canvas, once the window has made room for it.
-            QTimer.singleShot(SETTLED_MS, partial(_share_width, dock))
         self._dock.show()
+        # As wide as the canvas, once the window has made room for it.
+        QTimer.singleShot(SETTLED_MS, partial(_share_width, self._dock, self._widths))
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Note that a person hid the view, or closed it, which deletes its dock (called by Qt)."""
@@ -204,6 +208,11 @@ class SideBySide(QObject):
             if self.is_open:
                 self.closed.emit()
         return False
+
+
+def bare(held: Any) -> Any:
+    """Return what napari gave a plugin without its wrapper: Qt does not take that for a widget."""
+    return getattr(held, "__wrapped__", held)
 
 
 def _same_image(source: Layer) -> Image:
@@ -234,22 +243,37 @@ def _put_first(dock: QDockWidget) -> None:
             window.splitDockWidget(dock, other, Qt.Orientation.Horizontal)
 
 
-def _share_width(dock: QDockWidget) -> None:
-    """Make a dock as wide as the canvas beside it; the others stay as wide as they are."""
+def _share_width(dock: QDockWidget, widths: Mapping[QDockWidget, int]) -> None:
+    """Make a dock as wide as the canvas beside it; the others stay as wide as they were."""
     with suppress(RuntimeError):  # it was deleted meanwhile
         window = dock.parent()
         if not isinstance(window, QMainWindow) or not dock.isVisible():
             return
-        others = _beside(window, dock)
-        width = (window.centralWidget().width() + dock.width()) // 2
-        widths = [width, *(other.width() for other in others)]
-        window.resizeDocks([dock, *others], widths, Qt.Orientation.Horizontal)
+        now = {other: other.width() for other in _beside(window, dock)}
+        freed = sum(now[other] - widths.get(other, now[other]) for other in now)
+        share = (window.centralWidget().width() + dock.width() + freed) // 2
+        _set_widths(window, {dock: share, **{o: widths.get(o, now[o]) for o in now}})
 
 
-def _beside(window: QMainWindow, dock: QDockWidget) -> list[QDockWidget]:
+def _set_widths(window: Any, widths: Mapping[QDockWidget, int]) -> None:
+    """Give docks a width, those that are still there."""
+    with suppress(RuntimeError):
+        there = {dock: width for dock, width in widths.items() if dock.isVisible()}
+        if isinstance(window, QMainWindow) and there:
+            horizontal = Qt.Orientation.Horizontal
+            window.resizeDocks(list(there), list(there.values()), horizontal)
+
+
+def _beside(window: Any, dock: QDockWidget | None) -> list[QDockWidget]:
+    """Return the docks right of the canvas, but one."""
+    if not isinstance(window, QMainWindow):
+        return []
     right = Qt.DockWidgetArea.RightDockWidgetArea
     return [
         other
         for other in window.findChildren(QDockWidget)
-        if other is not dock and other.isVisible() and window.dockWidgetArea(other) == right
+        if other is not dock
+        and other.isVisible()
+        and not other.isFloating()
+        and window.dockWidgetArea(other) == right
     ]

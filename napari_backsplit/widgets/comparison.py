@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.components import ViewerModel
-from qtpy.QtCore import QUrl, Signal
-from qtpy.QtGui import QDesktopServices
+from qtpy.QtCore import Signal
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_backsplit.backend.jobs.spec import FINAL, State
@@ -29,6 +28,7 @@ from napari_backsplit.widgets._lesion_table import LesionTable
 from napari_backsplit.widgets._orientation import show_next_plane
 from napari_backsplit.widgets._parts import PartsBox
 from napari_backsplit.widgets._result import ResultBox
+from napari_backsplit.widgets._result_files import ResultFiles
 from napari_backsplit.widgets._threads import Lane
 from napari_backsplit.widgets._tools import Tools
 
@@ -75,13 +75,11 @@ class ComparisonPanel(QWidget):
         self.layers = layers or ComparisonLayers(viewer, desk, tools.layers)
         self._lane = Lane(desk.hop, desk.failed.emit, "looking")
         self._counts = Lane(desk.hop, desk.failed.emit, "counting")
-        self._prints = Lane(desk.hop, desk.failed.emit, "printing")
         self.pair, self.target = _NOBODY, ""
         self._active = self._closed = False
         self._opened: Any = None
         self._case = ""
-        self._voxel: tuple[int, int, int] | None = None
-        self._asked_for = 0
+        self._asked_for, self._asked_case = 0, ""
         self._chain, self._over = "", False
         self._build(viewer)
         self._connect()
@@ -94,6 +92,7 @@ class ComparisonPanel(QWidget):
         self.choosing = ChoosingBox(self._desk, self.comparing)
         self.monitor = JobMonitor(viewer)
         self.result = ResultBox()
+        self.files = ResultFiles(self._desk, self.comparing, self.result, self._ways)
         self.parts, self.table, self.figures = PartsBox(), LesionTable(), Figures()
         self.looking = in_column(self.parts, self.table, self.figures)
         inside = in_column(self.choosing, self.monitor, self.result, self.looking)
@@ -118,9 +117,6 @@ class ComparisonPanel(QWidget):
             part.failed.connect(desk.failed)
         self.result.wanted.connect(comparing.show)
         self.result.pair_wanted.connect(self._look_at)
-        self.result.report_wanted.connect(lambda: self._open_file("report.html"))
-        self.result.folder_wanted.connect(lambda: self._open_file(""))
-        self.result.pdf_wanted.connect(self._print)
         self.table.chosen.connect(self.go_to)
         self.figures.chosen.connect(self.open_case)
         self._connect_parts()
@@ -137,6 +133,11 @@ class ComparisonPanel(QWidget):
         parts.probability_wanted.connect(layers.set_probability)
         layers.shown.connect(self._has_loaded)
         layers.side_by_side_closed.connect(parts.take_side_back)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Give the table more room in a high window (called by Qt)."""
+        super().resizeEvent(event)
+        self.table.set_room(self.height())
 
     # ------------------------------------------------------------------ shown or not
 
@@ -164,7 +165,8 @@ class ComparisonPanel(QWidget):
         self.comparing.close()
         self.monitor.close_all()
         self.layers.close()
-        for lane in (self._lane, self._counts, self._prints):
+        self.files.close()
+        for lane in (self._lane, self._counts):
             lane.close(drop=True)
 
     def _keys(self) -> dict[str, Any]:
@@ -242,7 +244,8 @@ class ComparisonPanel(QWidget):
         shown = self.comparing.shown
         if shown is None:
             self.pair, self.target = _NOBODY, ""
-            self._case, self._voxel = "", None
+            self._case = self._asked_case = ""
+            self._asked_for += 1
             self.layers.show(None)
             self.result.show_result(None, "", _NOBODY)
             self.looking.hide()
@@ -258,48 +261,27 @@ class ComparisonPanel(QWidget):
         self.result.show_result(shown, target, self.pair)
         self.parts.set_pair(self.pair)
         self.layers.set_probability(None)
+        self.layers.look_ahead(None)  # of another result or model
         rows = [row for row in shown.table if row.target == target]
         self.table.show_rows(rows, self.pair)
         self.figures.show_result(shown, target, self.pair)
         self.figures.setVisible(bool(shown.cases))
         self.looking.show()
-        self._case = ""
+        self._case = self._asked_case = ""
         self._show_case()
-
-    def _open_file(self, name: str) -> None:
-        report = self.comparing.shown.report if self.comparing.shown else None
-        if report is not None:
-            open_path(report if name else report.parent)
-
-    def _print(self) -> None:
-        report = self.comparing.shown.report if self.comparing.shown else None
-        if report is not None:
-            self.result.pdf.setEnabled(False)
-            self._desk.told.emit("Printing the report…")
-            self._prints.do(
-                partial(self._ways.write_pdf, report), self._has_printed, self._not_printed
-            )
-
-    def _has_printed(self, file: Path) -> None:
-        self.result.pdf.setEnabled(True)
-        self._desk.told.emit(f"Printed: {file.name}, beside the report.")
-        open_path(file)
-
-    def _not_printed(self, error: BaseException) -> None:
-        self.result.pdf.setEnabled(True)
-        self._desk.failed.emit(error)
 
     # ------------------------------------------------------------------ the case
 
     def go_to(self, row: TableRow) -> None:
         """Show the case of a row, and its place where it has one."""
-        self._voxel = row.voxel
+        if row.voxel is not None:
+            self.layers.go_to(row.voxel, row.case)
         if self._is_open(row.case):
             self._show_case()
-            if row.voxel is not None:
-                self.layers.go_to(row.voxel)
-        else:
-            self._desk.open_case(row.case)
+            return
+        if self._active and self.comparing.shown is not None:
+            self._ask_for_overlay(self.comparing.shown, row.case)  # while its image is read
+        self._desk.open_case(row.case)
 
     def open_case(self, case: str) -> None:
         """Show a case: the first of its rows."""
@@ -322,36 +304,38 @@ class ComparisonPanel(QWidget):
             self.table.mark_case(self._case)
             self.figures.mark_case(self._case)
             self.parts.show_case(self._case, None, {})
-            self._ask_for_overlay(shown)
+            if self._asked_case != self._case:
+                self._ask_for_overlay(shown, self._case)
+            self._look_ahead(shown)
 
     def _open_first(self, shown: Shown) -> None:
         """Open a case of the result: what is open is none of it, and so nothing would be seen."""
-        self._case = ""
+        self._case = self._asked_case = ""
         self.layers.show(None)
         if self.table.model.ordered and not self._desk.opening:
             self.table.go(self.table.model.ordered[0])
 
-    def _ask_for_overlay(self, shown: Shown) -> None:
+    def _ask_for_overlay(self, shown: Shown, case: str) -> None:
         project, self._asked_for = self._desk.project, self._asked_for + 1
-        if project is None:
-            return
-        number, voxel, self._voxel = self._asked_for, self._voxel, None
-        work = self._overlay_of(project, shown, self._case)
-        self._lane.do(work, partial(self._has_overlay, number, voxel))
-        after = self.table.next_case()
+        if project is not None:
+            self._asked_case = case
+            work = self._overlay_of(project, shown, case)
+            self._lane.do(work, partial(self._has_overlay, self._asked_for))
+
+    def _look_ahead(self, shown: Shown) -> None:
+        """Read the case that going on in the same way leads to."""
+        project, after = self._desk.project, self.table.next_case()
         self._desk.look_ahead(after)
-        if after:
+        if after and project is not None:
             work = self._overlay_of(project, shown, after)
-            self._lane.do(work, partial(self._has_next, number))
+            self._lane.do(work, partial(self._has_next, self._asked_for))
 
     def _overlay_of(self, project: Project, shown: Shown, case: str) -> Callable[[], Any]:
         return partial(self._ways.overlay, project, shown, case, self.target, self.pair.new)
 
-    def _has_overlay(self, number: int, voxel: Any, overlay: Any) -> None:
+    def _has_overlay(self, number: int, overlay: Any) -> None:
         if number == self._asked_for and self._active:
             self.layers.show(overlay)
-            if voxel is not None:
-                self.layers.go_to(voxel)
 
     def _has_next(self, number: int, overlay: Any) -> None:
         if number == self._asked_for and self._active:
@@ -359,6 +343,7 @@ class ComparisonPanel(QWidget):
 
     def _has_loaded(self, loaded: Any) -> None:
         """Count the volumes of the parts, away from the window's thread."""
+        self.files.show_case(loaded.overlay if loaded is not None else None)
         if loaded is not None:
             self.parts.show_case(loaded.overlay.case, loaded, {})
             number = self._asked_for
@@ -372,8 +357,3 @@ class ComparisonPanel(QWidget):
     def _has_volumes(self, loaded: Any, number: int, volumes: Any) -> None:
         if number == self._asked_for and volumes is not None:
             self.parts.show_case(self._case, loaded, volumes)
-
-
-def open_path(path: Path) -> None:
-    """Show a file or a folder with what the desktop opens it with."""
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))

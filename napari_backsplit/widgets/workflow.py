@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -408,6 +409,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
 
 def _abandon(desk: Desk) -> None:
     """Write what changed where the dock is gone without having been closed; nobody is told."""
-    if not desk.closed:
-        desk.blockSignals(True)
-        desk.close()
+    with suppress(RuntimeError):  # Qt has deleted it already
+        if not desk.closed:
+            desk.blockSignals(True)
+            desk.close()

@@ -119,6 +119,8 @@ class Backend:
     asked: list[Asked] = field(default_factory=list)
     begun: list[Asked] = field(default_factory=list)
     printed: list[Path] = field(default_factory=list)
+    dicom: tuple[str, ...] = ()
+    written: list[tuple[str, Path, Path]] = field(default_factory=list)
     going: str = ""
     gate: threading.Event = field(default_factory=threading.Event)
 
@@ -145,6 +147,8 @@ class Backend:
             volumes_ml=lambda loaded: dict.fromkeys(range(1, 8), 1.25),
             running=lambda folder: self.going,
             write_pdf=self.write_pdf,
+            came_as_dicom=lambda project, case: case in self.dicom,
+            write_seg=self.write_seg,
             recommend=dict,
             devices=lambda: [Device("cuda:0", "NVIDIA A", 1), Device("cpu", "Processor", 1)],
             repeat=lambda job, changes: None,
@@ -171,6 +175,10 @@ class Backend:
 
     def overlay(self, project: Project, shown: Shown, case: str, target: str, new: str) -> Any:
         return SimpleNamespace(case=case, target=target, arms=(shown.baseline, new))
+
+    def write_seg(self, project: Project, case: str, folder: Path, file: Path) -> Path:
+        self.written.append((case, folder, file))
+        return file
 
     def write_pdf(self, report: Path) -> Path:
         self.printed.append(report)
@@ -201,5 +209,5 @@ class Listening(QObject):
 
     def read(self, case: str, has_reference: bool = True) -> None:
         """Say that an overlay is on the image."""
-        overlay = SimpleNamespace(case=case)
+        overlay = SimpleNamespace(case=case, arms=(), predictions={})
         self.shown.emit(SimpleNamespace(overlay=overlay, has_reference=has_reference))

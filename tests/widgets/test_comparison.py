@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from napari.components import ViewerModel
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
+from napari_backsplit.backend.answer import CONTROL_WORDS
 from napari_backsplit.backend.comparison.agreement import CLASSES, CLASSES_WITHOUT_REFERENCE
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import State, submit
@@ -21,7 +23,7 @@ from napari_backsplit.backend.jobs.spec import Record, now
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.shown import TableRow
 from napari_backsplit.backend.volume import Volume
-from napari_backsplit.widgets import comparison
+from napari_backsplit.widgets import _result_files
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._result import NONE_YET
@@ -34,6 +36,7 @@ from tests.widgets.comparing_support import (
     MODELS,
     OURS,
     TABLE,
+    VERDICT,
     Backend,
     Listening,
     result,
@@ -281,7 +284,7 @@ def looking(shown: Shown, folder: Path, backend: Backend) -> Shown:
 def test_the_newest_result_opens_by_itself_with_its_verdict(looking: Shown) -> None:
     box = looking.panel.result
     assert box.results.currentData() == "0007-compare"
-    assert box.head.text() == "✓ Dice probably better than base"
+    assert box.head.text() == "✓ Probably better than base"
     assert "+0.05 [0.02, 0.08]" in box.sentence.text()
     assert box.details.text() == "3 lesion cases."
     assert looking.layers.last("show").arms == ("base", "ours")
@@ -299,7 +302,7 @@ def test_the_report_its_pdf_and_its_folder_are_a_press_away(
     looking: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(comparison, "open_path", opened.append)
+    monkeypatch.setattr(_result_files, "open_path", opened.append)
     box = looking.panel.result
     for button in (box.report, box.folder, box.pdf):
         button.click()
@@ -307,14 +310,60 @@ def test_the_report_its_pdf_and_its_folder_are_a_press_away(
     assert [path.name for path in opened] == ["report.html", "nowhere", "report.pdf"]
 
 
+def test_the_headline_takes_the_control_into_account(looking: Shown, backend: Backend) -> None:
+    against = replace(VERDICT, against="control", reading="not shown to differ", sentence="So.")
+    backend.add(result("0009-compare", verdicts=(VERDICT, against)))
+    looking.panel.comparing.look_for_results(newest=True)
+    looking.until(lambda: looking.panel.comparing.shown.id == "0009-compare")
+    head = looking.panel.result.head.text()
+    assert head == f"▲ Not shown to be better than {CONTROL_WORDS}"
+
+
+def test_an_overlay_that_comes_after_its_project_was_closed_is_dropped(looking: Shown) -> None:
+    number = looking.panel._asked_for
+    late = looking.layers.last("show")
+    looking.desk.close_project()
+    assert looking.layers.last("show") is None
+    looking.panel._has_overlay(number, late)
+    assert looking.layers.last("show") is None
+
+
+def test_dicom_seg_is_offered_of_a_case_that_came_as_dicom(
+    looking: Shown, backend: Backend, tmp_path: Path
+) -> None:
+    box, files = looking.panel.result, looking.panel.files
+    overlay = SimpleNamespace(
+        case="case_001", arms=("base", "ours"), predictions={"ours": tmp_path / "p" / "x.nii.gz"}
+    )
+    files.show_case(overlay)
+    answered: list[bool] = []
+    files._lane.do(lambda: None, lambda _: answered.append(True))
+    looking.until(lambda: answered)
+    assert box.seg.isHidden(), "it came as NIfTI"
+    backend.dicom = ("case_001",)
+    files.show_case(overlay)
+    looking.until(lambda: not box.seg.isHidden())
+    files._ask_for_file = lambda name: ""
+    (action,) = box.seg.menu().actions()
+    action.trigger()
+    assert not backend.written, "nothing was chosen"
+    files._ask_for_file = lambda name: str(tmp_path / "out")
+    action.trigger()
+    looking.until(lambda: backend.written)
+    assert backend.written == [("case_001", tmp_path / "p", tmp_path / "out.dcm")]
+    looking.until(lambda: box.seg.isEnabled())
+    files.show_case(None)
+    assert box.seg.isHidden()
+
+
 def test_a_row_opens_its_case_and_moves_the_camera(looking: Shown) -> None:
     row = TABLE[3]
     looking.panel.table.go(row)
     looking.until(lambda: looking.at("case_002"))
-    looking.until(lambda: looking.layers.last("go_to") == row.voxel)
+    looking.until(lambda: looking.layers.last("go_to") == (row.voxel, row.case))
     assert looking.layers.last("show").case == "case_002"
     looking.panel.table.go(TABLE[4])
-    assert looking.layers.last("go_to") == TABLE[4].voxel
+    assert looking.layers.last("go_to") == (TABLE[4].voxel, TABLE[4].case)
 
 
 def test_the_case_that_comes_next_is_read_ahead(looking: Shown) -> None:

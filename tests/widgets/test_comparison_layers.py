@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 from napari_backsplit.backend.comparison import overlays
 from napari_backsplit.backend.comparison.agreement import CLASSES, part_of
 from napari_backsplit.backend.comparison.overlays import Loaded, Overlay
+from napari_backsplit.backend.geometry import from_parts
 from napari_backsplit.backend.volume import Volume, write_volume
 from napari_backsplit.widgets import _comparison_layers
+from napari_backsplit.widgets._layers import placement, world_of
 from napari_backsplit.widgets._orientation import PLANES, show_plane
-from tests.widgets.comparison_support import CASES, Canvas, ends, make_compared
+from tests.widgets.comparison_support import CASES, SHAPE, Canvas, ends, make_compared
 from tests.widgets.conftest import Window
 
 
@@ -277,6 +280,44 @@ def test_closing_the_project_takes_the_layers_away(canvas: Canvas) -> None:
     assert not {"agreement", "reference"} & {layer.name for layer in canvas.viewer.layers}
 
 
+def test_what_was_read_ahead_of_another_result_is_not_shown(canvas: Canvas) -> None:
+    canvas.show()
+    canvas.layers.look_ahead(canvas.overlay(CASES[1]))
+    canvas.settled()
+    other = canvas.overlay(CASES[1])
+    swapped = {
+        arm: other.predictions[name] for arm, name in zip(other.arms, other.arms[::-1], strict=True)
+    }
+    other = replace(other, predictions=swapped)
+    canvas.layers.show(other)
+
+    canvas.desk.open_case(CASES[1])
+    canvas.window.until(
+        lambda: canvas.layers.loaded and canvas.layers.loaded.overlay.case == CASES[1]
+    )
+
+    assert canvas.layers.loaded.overlay == other
+
+
+def test_what_was_read_ahead_is_forgotten(canvas: Canvas) -> None:
+    canvas.show()
+    canvas.layers.look_ahead(canvas.overlay(CASES[1]))
+    canvas.layers.look_ahead(None)
+    canvas.settled()
+    canvas.desk.open_case(CASES[1])
+    canvas.window.until(lambda: canvas.desk.annotation is not None)
+    assert canvas.layers.loaded is None
+
+
+def test_a_probability_map_takes_the_place_of_the_filled_parts(canvas: Canvas) -> None:
+    canvas.show()
+    canvas.layers.set_probability("new")
+    canvas.window.until(lambda: "probability of new, %" in canvas.shown())
+    assert "agreement" not in canvas.shown(), "colours that shine through another mean nothing"
+    canvas.layers.set_probability(None)
+    assert "agreement" in canvas.shown()
+
+
 # --- where it is ----------------------------------------------------------------------------------
 
 
@@ -296,6 +337,54 @@ def test_a_jump_shows_the_voxel_in_the_middle(canvas: Canvas, plane: str) -> Non
     world = np.array(canvas.viewer.dims.point)[displayed]
     assert np.allclose(canvas.viewer.scene.camera.center[-2:], world)
     assert canvas.viewer.scene.camera.zoom == 7.0
+
+
+@pytest.mark.parametrize("axes", permutations(range(3)))
+def test_a_voxel_as_stored_is_found_in_every_orientation(axes: tuple[int, ...]) -> None:
+    for signs in product((1, -1), repeat=3):
+        direction = np.eye(3)[list(axes)] * signs
+        stored = from_parts((4, 5, 6), (3.0, 2.0, 1.0), (5.0, 6.0, 7.0), direction)
+        marked = np.zeros(stored.shape, np.uint8)
+        marked[1, 3, 4] = 1
+        place = placement(stored)
+
+        world = world_of(stored, place, (1, 3, 4))
+
+        canonical = Volume(marked, stored).canonical().array
+        assert canonical[tuple(place.to_voxel(world))] == 1
+
+
+def test_a_case_is_opened_at_the_place_that_is_gone_to(canvas: Canvas) -> None:
+    canvas.show()
+    points: list[tuple[float, ...]] = []
+    canvas.viewer.dims.events.point.connect(lambda event: points.append(canvas.viewer.dims.point))
+
+    canvas.layers.go_to((7, 8, 9), CASES[1])
+    assert not points, "the case before stays where it is"
+    canvas.desk.open_case(CASES[1])
+    canvas.window.until(lambda: canvas.desk.annotation is not None)
+
+    assert len(points) == 1, "not by way of its middle: napari slices all layers each time"
+
+
+def test_a_place_of_a_case_that_was_not_opened_is_forgotten(canvas: Canvas) -> None:
+    canvas.show()
+    canvas.layers.go_to((7, 8, 9), CASES[1])
+    canvas.show(CASES[2])
+    canvas.show(CASES[1])
+
+    place = canvas.window.dock.layers.place
+    assert place.to_voxel(canvas.viewer.dims.point).tolist() == [n // 2 for n in SHAPE]
+
+
+def test_the_controls_are_those_of_the_image(canvas: Canvas) -> None:
+    canvas.show()
+    assert canvas.viewer.layers.selection.active in canvas.window.dock.layers.images
+
+    canvas.viewer.layers.selection.active = canvas.viewer.layers["agreement"]
+    canvas.show(CASES[1])
+
+    assert canvas.viewer.layers.selection.active.name == "agreement"
 
 
 def test_a_jump_waits_for_its_case(canvas: Canvas) -> None:

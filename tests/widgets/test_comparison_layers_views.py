@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from napari.utils._proxies import PublicOnlyProxy
 
 from napari_backsplit.backend.comparison.agreement import part_of
 from napari_backsplit.widgets._orientation import PLANES, letters_of, show_plane
+from napari_backsplit.widgets._side_by_side import bare
 from tests.widgets.comparison_support import CASES, SHAPE, Canvas, drawn, ends, make_compared, seen
 from tests.widgets.conftest import Window
 from tests.widgets.display_support import on_a_virtual_display
@@ -248,3 +251,10 @@ def test_a_second_view_that_a_person_closes_comes_back_when_asked_for(tmp_path: 
 
     once = ["True New model", "closed", "False"]
     assert [line for line in said if line] == [*once, *once, "[]"]
+
+
+def test_a_dock_that_napari_wraps_for_plugins_is_given_to_qt_bare() -> None:
+    dock = SimpleNamespace()
+    assert bare(PublicOnlyProxy(dock)) is dock
+    assert bare(dock) is dock
+    assert bare(None) is None

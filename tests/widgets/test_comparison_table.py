@@ -15,11 +15,12 @@ from napari_backsplit.widgets._figure_values import by_size, curve, dots, false_
 from napari_backsplit.widgets._figures import NONE, Figures
 from napari_backsplit.widgets._lesion_rows import (
     FILTERS,
+    THIN,
     Pair,
     following,
     found_text,
     is_disagreement,
-    support_text,
+    place_text,
 )
 from napari_backsplit.widgets._lesion_table import LesionTable
 from tests.widgets.comparing_support import TABLE, false_positive, lesion, result, with_froc
@@ -98,15 +99,60 @@ def test_a_column_sorts_and_the_chosen_row_stays(table: LesionTable) -> None:
 def test_cells_say_by_whom_and_how_far(table: LesionTable) -> None:
     assert texts(table, 3) == [
         "●● both",
-        "●○ baseline",
+        "●○ old",
         "○● new",
         "○● new",
         "●● both",
         "no lesion",
     ]
-    assert found_text(lesion("c", 1), PAIR) == "○○ neither"
-    assert support_text(TABLE[2], PAIR) == "12 mm kidney"
-    assert texts(table, 4)[1:3] == ["0.50", "–"]
+    assert found_text(lesion("c", 1), PAIR) == "○○ none"
+    assert texts(table, 4)[1:3] == [f"0.50{THIN}→{THIN}0.00", "–"]
+    assert texts(table, 5)[:3] == ["kidney", "kidney", "bowel"]
+    assert place_text(false_positive("c", 1, organ=""), PAIR) == "12 mm kidney"
+
+
+def test_every_column_is_seen_in_a_narrow_dock(table: LesionTable) -> None:
+    table.resize(338, 400)
+    table.show_rows([lesion("a_case_with_a_very_long_name", 1, "base")] * 40, PAIR)
+    view = table.table
+    last = table.model.columnCount() - 1
+    right = view.columnViewportPosition(last) + view.columnWidth(last)
+    assert right <= view.viewport().width()
+    assert view.columnWidth(last) >= 50
+    assert not view.horizontalScrollBar().isVisible()
+    tip = table.model.data(table.model.index(0, 0), Qt.ItemDataRole.ToolTipRole)
+    assert "a_case_with_a_very_long_name" in tip
+
+
+def test_the_table_grows_with_its_panel(table: LesionTable) -> None:
+    table.show_rows([lesion(f"case_{n:03}", 1, "base") for n in range(100)], PAIR)
+    table.set_room(500)
+    low = table.table.height()
+    table.set_room(1400)
+    assert table.table.height() > low + 200
+
+
+def test_the_case_that_comes_next_is_the_one_that_the_same_key_leads_to(
+    table: LesionTable,
+) -> None:
+    rows = [
+        lesion("case_001", 1, "base"),
+        lesion("case_002", 1, "base", "ours"),
+        lesion("case_003", 1, "base"),
+        lesion("case_004", 1, "base"),
+    ]
+    table.show_rows(rows, PAIR)
+    table.jump("disagreement")
+    assert table.next_case() == "case_003"
+    table.jump("disagreement")
+    assert table.next_case() == "case_004"
+    table.jump("disagreement", -1)
+    assert table.next_case() == "case_004", "backwards it begins anew at the other end"
+    table.step_case(1)
+    assert table.next_case() == "case_003"
+    table.step_case(1)
+    table.step_case(-1)
+    assert table.next_case() == "case_001"
 
 
 def test_a_click_on_a_row_goes_there_and_the_keyboard_does_too(
