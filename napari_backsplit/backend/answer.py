@@ -259,8 +259,8 @@ class _Reading:
             return f"{several}no lesion to find"
         ours, theirs = (self._found(target, arm) for arm in (self.ours, rival))
         return (
-            f"{several}Dice {_signed(dice['value'])} [{_plain(dice['low'])}, "
-            f"{_plain(dice['high'])}], finds {ours[0]} of {ours[1]} lesions against {theirs[0]}"
+            f"{several}Dice {_signed(dice['value'])} {_interval(dice)}, "
+            f"finds {ours[0]} of {ours[1]} lesions against {theirs[0]}"
         )
 
     def _found(self, target: str, arm: str) -> tuple[int, int]:
@@ -269,6 +269,13 @@ class _Reading:
         summaries = self.summary["summaries"]
         own = next(each for each in summaries if tuple(each[key] for key in keys) == wanted)
         return own["found_lesions"], own["reference_lesions"]
+
+
+def _interval(difference: Mapping[str, Any]) -> str:
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None:
+        return "(too few patients for an interval)"
+    return f"[{_plain(low)}, {_plain(high)}]"
 
 
 def _signed(value: float) -> str:

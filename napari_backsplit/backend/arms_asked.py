@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari_backsplit.backend.compare_settings import CompareSettings
+from napari_backsplit.backend.comparison.arms import DECIDES
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.model_choices import DECIDES, ModelChoice, Predicted
+from napari_backsplit.backend.model_choices import ModelChoice, Predicted
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 
 

@@ -11,6 +11,7 @@ from napari_backsplit.backend.shown import Shown
 
 NO_VERDICT, TOO_FEW = "● No verdict", "● Too few cases to judge"
 NOT_MEASURED = "● Not measured: these cases have no reference. Look at them on the image."
+ONLY_PREDICTED = "● Not measured yet: compare the two on these cases for a verdict."
 UNCONTROLLED = f"● It was not measured against {CONTROL_WORDS}: longer training may explain it."
 """Of a fine-tune that was compared without its control."""
 
@@ -24,7 +25,8 @@ def headline(shown: Shown, target: str, new: str) -> str:
     rivals = [arm for arm in (shown.baseline, *shown.controls) if arm != new]
     own = [v for v in shown.verdicts if (v.target, v.arm) == (target, new) and v.against in rivals]
     if not any(verdict.against == shown.baseline for verdict in own):
-        return NO_VERDICT if shown.cases else NOT_MEASURED
+        unmeasured = ONLY_PREDICTED if shown.unmeasured else NOT_MEASURED
+        return NO_VERDICT if shown.cases else unmeasured
     readings = {verdict.against: _reading(shown, verdict) for verdict in own}
     for reading, words in (("no verdict", NO_VERDICT), ("too few to judge", TOO_FEW)):
         if reading in readings.values():

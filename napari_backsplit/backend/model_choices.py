@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from napari_backsplit.backend.comparison.arms import DECIDES
 from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Job, State, list_jobs
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
-from napari_backsplit.backend.prediction.roles import held_out, role_of, says_all
+from napari_backsplit.backend.prediction.roles import ROLES, held_out, role_of, says_all
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.baseline import ADOPTED
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS
@@ -23,8 +24,6 @@ Standing = Literal["unseen", "unknown", "seen"]
 """Whether a model saw a case in training: it did not, it is not known, it did."""
 
 RECORD = "predictions/predictions.json"
-DECIDES: Mapping[str, Any] = {"mirroring": True, "step_size": 0.5, "rule": "argmax"}
-"""Settings of a prediction that decide its masks, beside the model, with what holds by default."""
 NAMES = {"binary": "binary", "backsplit": "BackSplit"}
 
 
@@ -39,7 +38,8 @@ class Predicted:
     model : str
         The model's folder, as the job's parameters name it.
     cases : mapping of str to str
-        Case -> what is known of whether the model had seen it; those whose mask is there.
+        Case -> "seen", or how it is known that the model had not seen it; those whose mask is
+        there.
     folds : tuple of str
     checkpoint : str
     probabilities : bool
@@ -187,7 +187,7 @@ def _predicted(job: Job) -> Iterator[Predicted]:
             f"jobs/{job.id}",
             str(params["model"]),
             {
-                case: str((entry or {}).get("seen", "unknown"))
+                case: _known_of(entry or {})
                 for case, entry in record["cases"].items()
                 if f"{case}.nii.gz" in there
             },
@@ -198,6 +198,10 @@ def _predicted(job: Job) -> Iterator[Predicted]:
             took.total_seconds() if took else None,
             str(params.get("device") or "cpu"),
         )
+
+
+def _known_of(entry: Mapping[str, Any]) -> str:
+    return "seen" if entry.get("role") in ROLES else str(entry.get("seen", "unknown"))
 
 
 def _checkpoint(hashes: Mapping[str, str]) -> str:
@@ -213,19 +217,23 @@ def standings(project: Project, choice: ModelChoice) -> dict[str, Standing]:
         The model's folder is not whole, or names code to run.
     """
     if choice.kind == "predictions":
-        words: dict[str, Standing] = {"verified": "unseen", "declared": "unseen"}
+        words: dict[str, Standing] = {"verified": "unseen", "declared": "unseen", "seen": "seen"}
         done = choice.predictions[0].cases
         return {case: words.get(done.get(case, ""), "unknown") for case in project.case_ids()}
     model = ModelFolder.open(project.folder / choice.path)
     return {case: _standing(project, model, case) for case in project.case_ids()}
 
 
-def _standing(project: Project, model: ModelFolder, case: str) -> Standing:
+def _hashes(project: Project, case: str) -> set[str]:
     images = project.case(case).images.values()
-    hashes = {i.sha256 for i in images} | {i.source_sha256 for i in images}
-    role = role_of(model.card, hashes - {""})
+    return {h for image in images for h in (image.sha256, image.source_sha256)} - {""}
+
+
+def _standing(project: Project, model: ModelFolder, case: str) -> Standing:
+    hashes = _hashes(project, case)
+    role = role_of(model.card, hashes)
     checkpoint = next(iter(model.checkpoints.values())).name
-    if role == "validation" and held_out(model.card, hashes - {""}, checkpoint):
+    if role == "validation" and held_out(model.card, hashes, checkpoint):
         return "unseen" if says_all(model.card) else "unknown"
     return "unknown" if role is None else "unseen" if role == "unseen" else "seen"
 
@@ -239,7 +247,7 @@ class CaseGroups:
     test : tuple of str
         Held out, with a reference.
     unseen : tuple of str
-        With a reference, and none of the models is known to have been trained on them.
+        With a reference, and no model is known to have been trained on them or judged by them.
     labelled, unlabelled : tuple of str
         All with a reference, and all without one, whose channels are all there.
     """
@@ -257,7 +265,7 @@ def case_groups(project: Project, choices: Sequence[ModelChoice]) -> CaseGroups:
     seen: set[str] = set()
     for choice in choices:
         with suppress(BackSplitError):  # proposing says what is wrong with it
-            seen |= {case for case, how in standings(project, choice).items() if how == "seen"}
+            seen |= _used(project, choice)
     test = set(project.test_cases())
     known = set(labelled)
     return CaseGroups(
@@ -266,3 +274,15 @@ def case_groups(project: Project, choices: Sequence[ModelChoice]) -> CaseGroups:
         labelled,
         tuple(case for case in able if case not in known),
     )
+
+
+def _used(project: Project, choice: ModelChoice) -> set[str]:
+    """Return the cases that a model was trained on, or that judged it while it was.
+
+    The latter may leave no trace in its last checkpoint. But who looks for cases that a model
+    never met does not mean them; the folds of a cross-validation are compared by themselves.
+    """
+    if choice.kind == "predictions":
+        return {case for case, how in standings(project, choice).items() if how == "seen"}
+    card = ModelFolder.open(project.folder / choice.path).card
+    return {case for case in project.case_ids() if role_of(card, _hashes(project, case)) in ROLES}

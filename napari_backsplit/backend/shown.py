@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import nan
 from pathlib import Path
@@ -21,23 +22,27 @@ from napari_backsplit.backend.model_choices import RECORD, ModelChoice, models
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS
 
-Finding = Literal["reference", "false positive", "nothing", "case", "no reference"]
+Finding = Literal["reference", "false positive", "nothing", "case", "no reference", "not measured"]
 """What a row is about: a lesion, what is none, a case without either, a case whose lesions are not
-listed, one without a reference."""
+listed, one without a reference, one that has a reference but was only predicted."""
 
 LESIONS = "lesions.csv"
 PREDICTED = "predicted-"
-"""Before the id of a chain that predicted cases without a reference."""
+"""Before the id of a chain that only predicted cases."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A result in the list: its id, what it is called, when it was made, on how many cases."""
+    """A result in the list: its id, what it is called, when it was made, whether it was measured.
+
+    Predictions of one model alone are no `pair`: there is nothing to look at beside them.
+    """
 
     id: str
     title: str
     when: datetime
     measured: bool = True
+    pair: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Shown:
         The baseline first.
     controls, targets : tuple of str
     cases, unlabelled : tuple of str
-        Cases that were compared, and those that were predicted without a reference.
+        Cases that were compared, and those that were only predicted: without a reference, or
+        not measured yet.
     table : tuple of TableRow
         By case; each case has one row at least.
     rows : tuple of Row
@@ -85,6 +91,8 @@ class Shown:
         None where nothing was measured.
     fewer_found : frozenset of tuple
         (target, arm, against) where it is shown that fewer lesions are found.
+    notes : tuple of str
+        What has to be read with every verdict.
     """
 
     id: str
@@ -102,6 +110,7 @@ class Shown:
     about: Mapping[str, str] = field(default_factory=dict)
     report: Path | None = None
     fewer_found: frozenset[tuple[str, str, str]] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -114,12 +123,37 @@ class Shown:
         others = self.arms[1:]
         return next((arm for arm in others if arm not in self.controls), others[0])
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Cases that have a reference, but were only predicted."""
+        return tuple(row.case for row in self.table if row.kind == "not measured")
+
+    def read_with(self, target: str, arm: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return what is to be read with the verdicts of an arm: of which pair, and the sentences.
+
+        What holds for every pair stands first, under "".
+        """
+        own = [v for v in self.verdicts if (v.target, v.arm) == (target, arm) and v.details]
+        by_pair = [(f"{verdict.arm} against {verdict.against}", verdict.details) for verdict in own]
+        return (*([("", self.notes)] if self.notes else []), *by_pair)
+
 
 def listed(project_folder: Path) -> tuple[Listed, ...]:
-    """Return what can be looked at, the newest first."""
+    """Return what can be looked at, the newest first; predictions of one model alone stand last.
+
+    Results of the same title also say which job they are of, and the time.
+    """
     found = [_listed(project_folder, name) for name in comparisons(project_folder)]
     found += _predicted_only(project_folder)
-    return tuple(sorted(found, key=lambda each: each.when, reverse=True))
+    titles = Counter(each.title for each in found)
+    told = [_told_apart(each) if titles[each.title] > 1 else each for each in found]
+    return tuple(sorted(told, key=lambda each: (each.pair, each.when), reverse=True))
+
+
+def _told_apart(result: Listed) -> Listed:
+    number = result.id.removeprefix(PREDICTED).partition("-")[0].lstrip("0")
+    when = result.when.astimezone()
+    return replace(result, title=f"{result.title}, job {number}, {when:%H:%M}")
 
 
 def open_shown(project: Project, shown: str) -> Shown:
@@ -162,6 +196,7 @@ def from_comparison(project: Project, opened: OpenedComparison) -> Shown:
         about={arm: str(about.get(arm, "")) for arm in arms},
         report=opened.report if opened.report.exists() else None,
         fewer_found=frozenset(_fewer_found(opened.summary)),
+        notes=tuple(map(str, opened.summary.get("notes") or ())),
     )
 
 
@@ -233,18 +268,19 @@ def _named(params: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
 
 
 def _predicted_only(project_folder: Path) -> Iterator[Listed]:
-    """Yield the chains that ended with predictions: nothing of them was measured."""
-    for chain in chains(project_folder):
+    """Yield the chains that ended with predictions: nothing of them was measured by these."""
+    only = [c for c in chains(project_folder) if all(j.spec.task == "predict" for j in c.jobs)]
+    choices = models(project_folder) if only else ()
+    for chain in only:
         specs = [job.spec for job in chain.jobs]
-        if any(spec.task != "predict" for spec in specs):
-            continue
         statuses = [job.status() for job in chain.jobs]
         if all(status.state is State.SUCCEEDED for status in statuses):
             times = zip(statuses, specs, strict=True)
             when = max(status.ended or spec.created for status, spec in times)
             cases = {case for spec in specs for case in spec.params.get("cases") or ()}
             count = f"{len(cases)} case{'s' * (len(cases) != 1)}"
-            yield Listed(f"{PREDICTED}{chain.name}", f"Predicted: {count}", when, False)
+            pair = len(_able(choices, cases)) > 1
+            yield Listed(f"{PREDICTED}{chain.name}", f"Predicted: {count}", when, False, pair)
 
 
 def _open_predicted(project: Project, shown: str) -> Shown:
@@ -265,6 +301,7 @@ def predicted_by(
     asked: Sequence[str],
     shown: str,
     title: str,
+    baseline: str = "",
 ) -> Shown:
     """Return predictions of some cases to look at, unmeasured.
 
@@ -272,18 +309,20 @@ def predicted_by(
     ----------
     asked : sequence of str
         Paths of the models that it is about; the others that predicted all cases stand behind.
+    baseline : str
+        Path of the one that the others are looked at against; "" for the one that fits best.
 
     Raises
     ------
     InputError
         Fewer than two models have predicted all of the cases.
     """
-    able = [choice for choice in choices if set(cases) <= choice.predicted.keys()]
+    able = _able(choices, cases)
     if len(able) < 2:
         raise InputError(
             f"Only {len(able)} model has predicted these cases.", "Predict them with another too."
         )
-    able.sort(key=lambda choice: (choice.path not in asked, choice.arm in WITH_SUPPORTS))
+    able = _paired(able, asked, baseline)
     folders = {
         choice.name: tuple(dict.fromkeys(Path(choice.predicted[case]) for case in cases))
         for choice in able
@@ -297,10 +336,38 @@ def predicted_by(
         targets=targets,
         cases=(),
         unlabelled=tuple(cases),
-        table=table_of((), cases, targets, ()),
+        table=tuple(TableRow(case, targets[0], _unmeasured(project, case)) for case in cases),
         folders=folders,
         about={choice.name: choice.title for choice in able},
     )
+
+
+def _able(choices: Sequence[ModelChoice], cases: Collection[str]) -> list[ModelChoice]:
+    """Return the models that have predicted all of some cases."""
+    return [choice for choice in choices if set(cases) <= choice.predicted.keys()]
+
+
+def _paired(
+    choices: Sequence[ModelChoice], asked: Sequence[str], baseline: str
+) -> list[ModelChoice]:
+    """Return models in the order of a comparison: a baseline, what was asked for, the others.
+
+    What another was fine-tuned from is its baseline; no fine-tune is, where there is one.
+    """
+    starts = {choice.started_from for choice in choices if choice.path in asked}
+    meant = [choice for choice in choices if choice.path in {*asked, *starts}]
+
+    def rank(choice: ModelChoice) -> tuple[bool, ...]:
+        tuned, supported = bool(choice.started_from), choice.arm in WITH_SUPPORTS
+        return choice.path != baseline, choice.path not in starts, tuned, supported
+
+    first = min(meant or choices, key=rank)
+    others = (choice for choice in choices if choice is not first)
+    return [first, *sorted(others, key=lambda c: (c.path not in asked, c.arm not in WITH_SUPPORTS))]
+
+
+def _unmeasured(project: Project, case: str) -> Finding:
+    return "no reference" if project.problems(case) else "not measured"
 
 
 def _in_all(project: Project, folders: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:

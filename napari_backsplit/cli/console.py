@@ -193,6 +193,8 @@ def show_summary(summary: dict[str, Any]) -> None:
         table(FREE_COLUMNS, ([s["arm"], *(_number(s["means"][key]) for key in keys)] for s in free))
     for verdict in summary["verdicts"]:
         say(f"{verdict['arm']} against {verdict['against']}: {verdict['sentence']}")
+    for note in summary.get("notes") or ():
+        say(f"Note: {note}")
     say(summary["notice"])
 
 

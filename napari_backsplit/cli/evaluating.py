@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_backsplit.backend.compare_settings import CompareSettings
-from napari_backsplit.backend.errors import GeometryError
+from napari_backsplit.backend.errors import GeometryError, InputError
 from napari_backsplit.cli import app
 from napari_backsplit.cli.comparing import PREDICTING
 from napari_backsplit.cli.data import JsonOption
@@ -20,6 +20,7 @@ from napari_backsplit.cli.options import with_spec
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.comparison.metrics import Measures
+    from napari_backsplit.backend.volume import Volume
 
 FIGURES = {
     "dice": ("Dice", ""),
@@ -31,18 +32,18 @@ FIGURES = {
     "precision": ("Voxel precision", ""),
     "reference_ml": ("Volume of the reference", "ml"),
     "predicted_ml": ("Volume of the prediction", "ml"),
-    "difference_ml": ("Volume difference", "ml"),
-    "volume_difference_percent": ("Volume difference", "%"),
+    "difference_ml": ("Volume difference in ml", "ml"),
+    "volume_difference_percent": ("Volume difference in %", "%"),
     "reference_lesions": ("Lesions of the reference", ""),
     "predicted_lesions": ("Lesions of the prediction", ""),
-    "found_lesions": ("Lesions found", ""),
+    "found_lesions": ("Lesions found, count", ""),
     "false_positives": ("False positives", ""),
-    "lesion_sensitivity": ("Lesions found", "share"),
+    "lesion_sensitivity": ("Lesions found, share", "share"),
     "lesion_f1": ("Lesion F1", ""),
     "false_positive_ml": ("False positive volume", "ml"),
     "false_negative_ml": ("False negative volume", "ml"),
 }
-"""Field of `Measures` -> its name, which its definition has too, and its unit."""
+"""Field of `Measures` -> its name, which begins as its definition's does, and its unit."""
 
 SIZES = ("lesion size", "in the reference", "found", "predicted", "false positives")
 
@@ -84,9 +85,11 @@ def _definitions() -> dict[str, str]:
     """Return what each figure is, with its source."""
     from napari_backsplit.backend.comparison.definitions import definitions
 
-    shown = {name for name, _ in FIGURES.values()}
+    shown = [name for name, _ in FIGURES.values()]
     return {
-        each.name: f"{each.text} {each.source}." for each in definitions() if each.name in shown
+        each.name: f"{each.text} {each.source}."
+        for each in definitions()
+        if any(name.startswith(each.name) for name in shown)
     }
 
 
@@ -100,14 +103,10 @@ def _measured(
     from napari_backsplit.backend.volume import read_label_map
 
     masks = [read_label_map(path) for path in (reference, prediction)]
-    grid = masks[0].geometry
-    if difference := grid.difference(masks[1].geometry):
-        raise GeometryError(
-            f"The prediction is not on the grid of the reference. {difference}",
-            "Resample it onto the grid of the reference.",
-        )
+    turned = _on_one_grid(masks)
+    _check_label(masks, label)
     first, second = (
-        Segmentation.of(mask.array == label if label else mask.array, grid.spacing_mm)
+        Segmentation.of(mask.array == label if label else mask.array, mask.spacing_mm)
         for mask in masks
     )
     lesions = LesionSettings(
@@ -117,7 +116,39 @@ def _measured(
     policy = EmptyMaskPolicy("diagonal" if missed else "leave out")
     measures = measure(first, second, settings.tolerance_mm, policy, lesions)
     tolerance = f"NSD counts surfaces within {settings.tolerance_mm:g} mm as one."
-    return measures, [tolerance, lesions.text, policy.text]
+    return measures, [*turned, tolerance, lesions.text, policy.text]
+
+
+def _on_one_grid(masks: list[Volume]) -> tuple[str, ...]:
+    """Turn both masks where they lie otherwise on the same grid, and say so."""
+    if not masks[0].geometry.difference(masks[1].geometry):
+        return ()
+    from napari_backsplit.backend.geometry import axis_codes
+
+    axes = [axis_codes(mask.geometry) for mask in masks]
+    masks[:] = [mask.canonical() for mask in masks]
+    if difference := masks[0].geometry.difference(masks[1].geometry):
+        raise GeometryError(
+            f"The prediction is not on the grid of the reference. {difference}",
+            "Resample it onto the grid of the reference.",
+        )
+    return (
+        f"The reference lies along the axes {axes[0]} and the prediction along {axes[1]} of the "
+        "same grid: both were turned to LPS, exactly.",
+    )
+
+
+def _check_label(masks: list[Volume], label: int | None) -> None:
+    """Refuse an id that neither mask has: every figure would be of nothing."""
+    if label == 0:
+        raise InputError("--label 0 is what is no lesion.", "Give the id of the lesion.")
+    if label is None or any((mask.array == label).any() for mask in masks):
+        return
+    from numpy import unique
+
+    ids = sorted({int(value) for mask in masks for value in unique(mask.array)} - {0})
+    known = ", ".join(map(str, ids)) or "none: both masks are empty"
+    raise InputError(f"Neither mask has the id {label}.", f"They have: {known}.")
 
 
 def _rows(measures: Measures) -> Iterator[tuple[str, str, str]]:

@@ -114,13 +114,13 @@ def make_spec(spec: type[Spec], options: Mapping[str, Any]) -> Spec:
         return spec.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        problem = first["msg"].removeprefix("Value error, ").rstrip(".")
         if not first["loc"]:  # fields that do not go together: a sentence of the spec's own
-            problem = first["msg"].removeprefix("Value error, ")
             raise InputError(f"{problem[0].upper()}{problem[1:]}.", "See --help.") from None
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InputError(
-            f"{option} {first.get('input')!r}: {first['msg'].lower()}.",
-            "See --help for its limits.",
+            f"{option} {first.get('input')!r}: {problem[0].lower()}{problem[1:]}.",
+            "See --help for what it takes.",
         ) from None
 
 

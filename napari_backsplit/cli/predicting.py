@@ -119,9 +119,13 @@ def predict(
 def _predict_cases(
     model: str, project: Path, params: dict[str, Any], detach: bool, as_json: bool
 ) -> None:
+    from napari_backsplit.backend.prediction.asked import check_asked
     from napari_backsplit.backend.training.baseline import model_path
+    from napari_backsplit.cli.console import say_aside
 
     params = {"model": model_path(project, model), **params}
+    for note in check_asked(project, params):
+        say_aside(note)
     title = f"predict {len(params['cases'])} cases"
     models._run(project, "predict", params, title, detach, as_json)
 
@@ -145,12 +149,16 @@ def _predict_image(
     options: dict[str, Any],
     as_json: bool,
 ) -> None:
+    from napari_backsplit.backend.prediction.asked import check_device
     from napari_backsplit.backend.prediction.outside import Request, predict_outside
+    from napari_backsplit.backend.prediction.wanted import Settings, check_settings
     from napari_backsplit.cli.console import counted, say_aside, show
 
     if not images or output is None:
         lacking = "--output" if images else "--image"
         raise InputError(f"{lacking} is missing.", "Write: predict MODEL --image FILE -o FILE")
+    check_settings(Settings.of(settings))
+    check_device(str(settings["device"]))
     request = Request(
         _model_of(model, project), tuple(map(str, images)), str(output), settings, options
     )

@@ -13,11 +13,13 @@ from napari_backsplit.backend.comparing import begin, models, propose, suggested
 from napari_backsplit.backend.comparison.tasks import run_compare, settings_of
 from napari_backsplit.backend.errors import InputError, JobError
 from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.headline import ONLY_PREDICTED, headline
 from napari_backsplit.backend.jobs import Job, JobContext, submit
 from napari_backsplit.backend.jobs.folder import JobFolder
 from napari_backsplit.backend.model_choices import case_groups, standings
+from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.shown import PREDICTED, listed, open_shown
+from napari_backsplit.backend.shown import PREDICTED, listed, open_shown, predicted_by
 from napari_backsplit.backend.volume import Volume, write_volume
 from tests.backend.comparing_support import empty, ended, fine_tuned, predicted
 from tests.backend.improvement_support import (
@@ -116,7 +118,31 @@ def test_cases_are_grouped_by_what_the_models_saw(project: Path) -> None:
     assert found.unlabelled == (new,)
     assert set(TEST) <= set(found.unseen)
     assert seen
-    assert set(found.unseen) == set(found.labelled) - set(seen)
+    assert set(found.unseen).isdisjoint(seen)
+
+
+def test_a_case_that_judged_a_training_is_not_offered_as_one_not_seen(project: Path) -> None:
+    """Its networks may count on it in a cross-validation; for a plain comparison it is not new."""
+    with Project.open(project, read_only=True) as opened:
+        model = ModelFolder.open(project / BASELINE)
+        judges = set(model.card["data"]["validation"])
+        found = case_groups(opened, models(project))
+    assert judges
+    assert set(found.unseen).isdisjoint(judges)
+    assert set(TEST) <= set(found.unseen)
+
+
+def test_predictions_whose_model_is_gone_still_say_what_it_was_taught(project: Path) -> None:
+    job = predicted(project, OURS, empty(("case_001", *TEST), SHAPE))
+    record = job.folder / "predictions" / "predictions.json"
+    known = read_json(record)
+    known["cases"]["case_001"] = {"seen": "verified", "role": "training"}
+    write_json(record, known)
+    shutil.rmtree(project / OURS)
+    with Project.open(project, read_only=True) as opened:
+        gone = models(project)[-1]
+        assert standings(opened, gone)["case_001"] == "seen"
+        assert "case_001" not in case_groups(opened, [gone]).unseen
 
 
 # ---------------------------------------------------------------- what is proposed
@@ -300,6 +326,69 @@ def test_cases_without_a_reference_are_predicted_and_not_measured(
 
 
 # ---------------------------------------------------------------- what is looked at
+
+
+def test_cases_with_a_reference_that_were_only_predicted_are_not_said_to_have_none(
+    project: Path, foreign: Path
+) -> None:
+    """The adopted model is the baseline; the control, the newest, is not."""
+    shutil.copytree(foreign, project / "baselines" / "baseline-1")
+    ours = fine_tuned(project, foreign, "baselines/baseline-1")
+    control = fine_tuned(project, foreign, "baselines/baseline-1", "binary")
+    new = add_unlabelled(project)
+    paths = [f"jobs/{job.id}/model" for job in (control, ours)]
+    for path in ("baselines/baseline-1", *paths):
+        last = predicted(project, path, empty((*TEST, new), SHAPE))
+    with Project.open(project, read_only=True) as opened:
+        shown = open_shown(opened, f"{PREDICTED}{last.id}")
+    kinds = {row.case: row.kind for row in shown.table}
+    assert kinds == {**dict.fromkeys(TEST, "not measured"), new: "no reference"}
+    assert (shown.baseline, shown.new) == ("baseline-1", "BackSplit (job 3)")
+    assert headline(shown, "lesion", shown.new) == ONLY_PREDICTED
+
+
+def test_the_baseline_that_a_person_chose_is_the_one_looked_at(project: Path) -> None:
+    for model in (BASELINE, OURS):
+        predicted(project, model, empty(TEST, SHAPE))
+    with Project.open(project, read_only=True) as opened:
+        both = models(project)
+        shown = predicted_by(opened, both, TEST, [OURS, BASELINE], "", "x", OURS)
+    assert shown.baseline == "BackSplit (job 2)"
+
+
+def test_results_of_one_title_are_told_apart_and_what_has_no_pair_stands_last(
+    project: Path, queue: list[Job]
+) -> None:
+    jobs = [predicted(project, model, empty(TEST, SHAPE)) for model in (BASELINE, OURS)]
+    begin(project, CHOSEN, "old", TEST)
+    run_compare(JobContext(JobFolder(ended(queue[-1]).folder)))
+    alone = predicted(project, OURS, empty(("case_001",), SHAPE))
+    found = listed(project)
+    assert (found[0].id, found[0].title) == (queue[-1].id, "ours against old")
+    assert (found[-1].id, found[-1].pair) == (f"{PREDICTED}{alone.id}", False)
+    assert found[-1].title == "Predicted: 1 case"
+    titles = {each.id.removeprefix(PREDICTED): each for each in found[1:-1]}
+    for job in jobs:
+        number, when = job.id[:4].lstrip("0"), titles[job.id].when.astimezone()
+        assert titles[job.id].title == f"Predicted: 2 cases, job {number}, {when:%H:%M}"
+
+
+def test_what_is_read_with_a_verdict_says_of_which_pair_it_is(
+    project: Path, queue: list[Job], foreign: Path
+) -> None:
+    fine_tuned(project, foreign, BASELINE, "binary")
+    chosen = {**CHOSEN, "control": "jobs/0003-train/model"}
+    for model in chosen.values():
+        predicted(project, model, empty(("case_001", *TEST), SHAPE))
+    begin(project, chosen, "old", TEST)
+    run_compare(JobContext(JobFolder(ended(queue[-1]).folder)))
+    with Project.open(project, read_only=True) as opened:
+        shown = open_shown(opened, queue[-1].id)
+    (nobody, notes), *pairs = shown.read_with("lesion", "ours")
+    assert nobody == ""
+    assert notes == ("1 of 3 predicted cases left out: 1 not chosen (case_001).",)
+    assert [pair for pair, _ in pairs] == ["ours against old", "ours against control"]
+    assert all(sentences for _, sentences in pairs)
 
 
 def test_a_finished_comparison_is_looked_at_lesion_by_lesion(

@@ -11,11 +11,16 @@ from typer.testing import CliRunner, Result
 
 from napari_backsplit.backend.comparison.arms import Arm
 from napari_backsplit.backend.comparison.intervals import Method
-from napari_backsplit.backend.errors import GeometryError, InputError
+from napari_backsplit.backend.comparison.tasks import run_compare
+from napari_backsplit.backend.errors import GeometryError, InputError, JobError
+from napari_backsplit.backend.files import write_json
+from napari_backsplit.backend.jobs import JobContext, State, submit
+from napari_backsplit.backend.jobs.folder import JobFolder
+from napari_backsplit.backend.jobs.spec import Record, now
 from napari_backsplit.backend.prediction.foreign_masks import take_masks
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.volume import Geometry, Volume, read_label_map, write_volume
-from napari_backsplit.cli import app, jobs, models
+from napari_backsplit.cli import app, comparing, jobs, models
 from napari_backsplit.cli.comparing import Interval
 
 runner = CliRunner()
@@ -37,6 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return {}
 
     monkeypatch.setattr(models, "_job", job)
+    monkeypatch.setattr(comparing, "_have_ended", lambda *_: False)
     monkeypatch.setattr(jobs, "find_job", lambda p, n, task: SimpleNamespace(id=f"000{n}-predict"))
     return params
 
@@ -201,3 +207,95 @@ def test_masks_are_taken_anew_when_the_targets_are_others(
             project.add_case({"CT": file}, name="one")
             places.append(take_masks(project, "b", folder, False))
     assert places[0] != places[1]
+
+
+# ---------------------------------------------------------------- refused before it is a job
+
+
+def predict(
+    project: Project, *cases: str, state: State = State.SUCCEEDED, **settings: object
+) -> str:
+    """Leave a prediction job of some cases, and return its number."""
+    job = submit(project.folder, "predict", {"model": "m"}, "predict", start=False)
+    JobFolder(job.folder).write_record(Record(state=state, started=now(), ended=now()))
+    if state is State.SUCCEEDED:
+        masks(job.folder / "predictions", *(f"{case}.nii.gz" for case in cases))
+        known = {case: {"seen": "verified", "role": "unseen"} for case in cases}
+        record = {"model": {}, "settings": {"model": "m", **settings}, "cases": known}
+        write_json(job.folder / "predictions" / "predictions.json", record)
+    return job.id.partition("-")[0].lstrip("0")
+
+
+@pytest.fixture
+def labelled(project: Project) -> Project:
+    """The project, its cases with references."""
+    for case in project.case_ids():
+        project.set_mask(case, "lesion", Volume(MASK, GRID), {"source": "file"})
+    return project
+
+
+@pytest.fixture
+def ran(labelled: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The jobs that came to be; each runs at once, in this process."""
+    jobs: list[str] = []
+
+    def run(folder: Path, task: str, asked: dict[str, Any], *_: Any, **how: Any) -> dict[str, Any]:
+        job = submit(folder, task, asked, "compare", start=False)
+        jobs.append(job.id)
+        return {"job": job.id, **run_compare(JobContext(JobFolder(job.folder)))}
+
+    monkeypatch.setattr(models, "_job", run)
+    return jobs
+
+
+BOTH = ("case_001", "case_002")
+
+
+def test_what_cannot_be_compared_becomes_no_job(
+    ran: list[str], labelled: Project, tmp_path: Path
+) -> None:
+    one, other = predict(labelled, *BOTH), predict(labelled, BOTH[0])
+    failed, second = predict(labelled, state=State.FAILED), predict(labelled, BOTH[1])
+    queued = predict(labelled, state=State.PENDING)
+    wrong: list[tuple[list[str], type[Exception], str]] = [
+        ([f"a={one}", f"b={other}", "--case", "case_999"], InputError, "no case case_999"),
+        ([f"a={one}", f"b={other}", "--case", BOTH[1]], InputError, "not predicted by b"),
+        ([f"a={one}", f"a={other}"], InputError, "'a' is named twice"),
+        ([f"a={one}", f"b={tmp_path / 'nonexist'}"], InputError, "There is no folder nonexist"),
+        ([f"a={other}", f"b={second}"], InputError, "No case has a reference and a prediction"),
+        ([f"a={one}", f"b={failed}"], JobError, "did not end well"),
+        ([f"a={one}", f"b={queued}"], JobError, "has not ended"),
+    ]
+    for arguments, kind, words in wrong:
+        result = compare(*arguments, "-p", labelled.folder)
+        assert isinstance(result.exception, kind), arguments
+        assert words in str(result.exception)
+        assert str(tmp_path) not in str(result.exception)
+    assert not ran
+
+
+def test_a_comparison_waits_in_the_queue_for_predictions_that_were_queued(
+    ran: list[str], labelled: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, queued = predict(labelled, *BOTH), predict(labelled, state=State.PENDING)
+    monkeypatch.setattr(models, "_job", lambda *given, **how: ran.append(given[1]) or {})
+    assert compare(f"a={one}", f"b={queued}", "--detach", "-p", labelled.folder).exit_code == 0
+    assert ran == ["compare"]
+
+
+def test_what_is_read_with_the_verdict_is_printed(
+    ran: list[str], labelled: Project, tmp_path: Path
+) -> None:
+    one = predict(labelled, *BOTH, mirroring=False)
+    other = predict(labelled, *BOTH, rule="p > 0.5", mirroring=False)
+    result = compare(f"a={one}", f"b={other}", "-p", labelled.folder)
+    assert result.exit_code == 0, result.output
+    assert "lesion where argmax (a), p > 0.5 (b)" in result.output
+    assert "mirrored" not in result.output
+    theirs = masks(tmp_path / "masks", "case_002.nii.gz")
+    result = compare(f"a={one}", f"theirs={theirs}", "-p", labelled.folder)
+    assert "1 of 2 predicted cases left out: 1 not predicted by theirs" in result.output
+    assert "different settings" not in result.output
+    same = predict(labelled, *BOTH, mirroring=False)
+    result = compare(f"a={one}", f"b={same}", "-p", labelled.folder)
+    assert "Note:" not in result.output

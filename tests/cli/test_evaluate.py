@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from typer.testing import CliRunner, Result
 
 from napari_backsplit.backend.errors import GeometryError
 from napari_backsplit.backend.volume import Geometry, Volume, write_volume
-from napari_backsplit.cli import app
+from napari_backsplit.cli import app, evaluating
 
 runner = CliRunner()
 AXES = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -94,3 +95,43 @@ def test_another_grid_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> Non
     result = evaluate(pair[0], other)
     assert isinstance(result.exception, GeometryError)
     assert "spacings" in str(result.exception)
+
+
+def test_the_same_grid_that_lies_otherwise_is_turned(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    turned = tmp_path / "turned.nii.gz"
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(pair[1])), "RIA"), str(turned))
+    straight, other = figures(*pair), figures(pair[0], turned)
+    assert "axes LPS and the prediction along RIA" in other["rules"][0]
+    assert other | {"rules": other["rules"][1:]} == straight
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [("7", "Neither mask has the id 7. They have: 1."), ("0", "no lesion")]
+)
+def test_an_id_that_marks_nothing_is_refused(
+    pair: tuple[Path, Path], label: str, words: str
+) -> None:
+    assert words in str(evaluate(*pair, "--label", label).exception)
+
+
+def test_no_two_figures_have_one_name_and_each_has_its_definition() -> None:
+    names = [name for name, _ in evaluating.FIGURES.values()]
+    assert len(set(names)) == len(names)
+    assert {"Lesions found", "Volume difference"} <= set(evaluating._definitions())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--matching", "foo", "'IoU'"),
+        ("--strata-ml", "10,1", "volumes above zero that rise, such as 1, 10. See"),
+    ],
+)
+def test_a_wrong_setting_is_said_as_the_help_has_it(
+    pair: tuple[Path, Path], option: str, value: str, words: str
+) -> None:
+    said = str(evaluate(*pair, option, value).exception)
+    assert words in said
+    assert "value error" not in said

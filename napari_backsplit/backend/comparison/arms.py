@@ -19,9 +19,21 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.prediction.roles import HELD_OUT
 
+DECIDES: Mapping[str, Any] = {"mirroring": True, "step_size": 0.5, "rule": "argmax"}
+"""Settings of a prediction that decide its masks, beside the model, with what holds by default."""
+
 _STATUSES: tuple[SeenStatus, ...] = ("verified", "declared", "unknown", "seen")
 _SUFFIX = ".nii.gz"
 _BESIDE = ("_probability", "_labels", "_gap")  # what lies beside the label map of a case
+
+
+def decided(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `DECIDES` that hold for a predictions.json; none where it has none.
+
+    A job leaves out what is usual; masks of another program come without any settings at all.
+    """
+    settings = record.get("settings") or {}
+    return {name: settings.get(name, usual) for name, usual in DECIDES.items() if settings}
 
 
 @dataclass(frozen=True)
@@ -144,9 +156,27 @@ class Arm:
         }
 
     @property
-    def configurations(self) -> set[str | None]:
-        """nnU-Net's configurations of its models."""
-        return {(f.record.get("model") or {}).get("configuration") for f in self.folders}
+    def configurations(self) -> set[str]:
+        """nnU-Net's configurations of its models; none of masks of another program."""
+        named = ((folder.record.get("model") or {}).get("configuration") for folder in self.folders)
+        return {str(name) for name in named if name}
+
+    def decided(self, name: str) -> set[Any]:
+        """Return the values of a setting of `DECIDES`; none of masks of another program."""
+        each = (decided(folder.record) for folder in self.folders)
+        return {settings[name] for settings in each if name in settings}
+
+    @property
+    def folds(self) -> set[str]:
+        """The folds of its models that predicted."""
+        each = ((folder.record.get("model") or {}).get("folds") or () for folder in self.folders)
+        return {str(fold) for folds in each for fold in folds}
+
+    @property
+    def checkpoints(self) -> set[str]:
+        """The names of the checkpoints that predicted."""
+        each = ((folder.record.get("settings") or {}).get("checkpoint") for folder in self.folders)
+        return {str(name) for name in each if name}
 
     @property
     def targets(self) -> set[tuple[str, ...]]:

@@ -139,6 +139,7 @@ def render(
     script = _source(_SCRIPT)
     return environment.get_template(_TEMPLATE).render(
         info=info,
+        notes=(*comparison.notes, *info.notes),
         created=(info.created or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
         notice=NOTICE,

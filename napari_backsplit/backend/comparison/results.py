@@ -279,6 +279,8 @@ class Comparison:
         Title of its report.
     folders : mapping of str to tuple of str
         Arm -> the folders of its predictions, relative to the project, where known.
+    notes : tuple of str
+        What has to be read with the verdict, a sentence each.
     """
 
     settings: ComparisonSettings
@@ -292,6 +294,7 @@ class Comparison:
     lesions: tuple[LesionRow, ...] = ()
     title: str = "Comparison"
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:

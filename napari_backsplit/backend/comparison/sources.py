@@ -13,11 +13,13 @@ from platform import python_version
 from typing import Any
 
 from napari_backsplit import __version__
+from napari_backsplit.backend.comparison.arms import decided
 from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.project import ProjectReader
+from napari_backsplit.backend.training.baseline import ADOPTED
 
-NOT_RECORDED = "not recorded"
+NOT_RECORDED, NOT_KNOWN, NOT_STATED = "not recorded", "not known", "not stated"
 _CARD = "backsplit"
 _PACKAGES = ("napari-backsplit", "nnunetv2", "torch", "numpy", "python")
 _ENGINES = {"file": "a file", "phantom": "the synthetic phantom"}
@@ -74,7 +76,8 @@ def sources_of(
         The cases compared.
     """
     records = {arm: [_record(folder) for folder in each] for arm, each in folders.items()}
-    cards = {arm: _card(project.folder, each) for arm, each in records.items()}
+    paths = {arm: _path(each) for arm, each in records.items()}
+    cards = {arm: _card(project.folder, path) for arm, path in paths.items()}
     predicted = {
         f"Prediction by {arm}": _versions(_json(folder / "job.json").get("versions"))
         for arm, each in folders.items()
@@ -85,7 +88,10 @@ def sources_of(
     return Sources(
         models={arm: _model(records[arm], cards[arm]) for arm in folders},
         versions={what: each for what, each in versions.items() if each},
-        licences=(*_of_cards(cards), *_of_masks(project, cases)),
+        licences=(
+            *(_of_model(arm, path, cards[arm]) for arm, path in paths.items()),
+            *_of_masks(project, cases),
+        ),
     )
 
 
@@ -103,12 +109,14 @@ def _record(folder: Path) -> dict[str, Any]:
     return _json(inner if inner.exists() else folder / "predictions.json")
 
 
-def _card(project: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _path(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the folder of an arm's model, as its predictions name it; "" where they do not."""
+    return str((records[0].get("model") or {}).get("path") or "") if records else ""
+
+
+def _card(project: Path, path: str) -> dict[str, Any]:
     """Return what this package wrote about a model of the project; empty for a foreign one."""
-    named = (records[0].get("model") or {}).get("path") if records else None
-    if not named:
-        return {}
-    card = _json(project / str(named) / "dataset.json").get(_CARD)
+    card = _json(project / path / "dataset.json").get(_CARD) if path else None
     return dict(card) if isinstance(card, dict) else {}
 
 
@@ -140,13 +148,18 @@ def _model(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any]) -> dic
         "Trainer": _each(model.get("trainer_name") for model in models),
         "Folds": _each(fold for model in models for fold in model.get("folds") or ()),
         "Checkpoint": _each(each.get("checkpoint") for each in settings),
-        "Lesion where": _each(each.get("rule") or "argmax" for each in settings),
-        "Mirrored": _each(each.get("mirroring") for each in settings),
-        "Step of the window": _each(each.get("step_size") for each in settings),
+        "Lesion where": _decided(records, "rule"),
+        "Mirrored": _decided(records, "mirroring"),
+        "Step of the window": _decided(records, "step_size"),
         "Device": _each(each.get("device") for each in settings),
         "Checkpoint's SHA-256": _each(_digests(models)),
     }
     return {word: value for word, value in facts.items() if value}
+
+
+def _decided(records: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Return a setting that decides the masks: that of another program nobody knows."""
+    return _each(decided(record).get(name, NOT_KNOWN) for record in records)
 
 
 def _kind(card: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
@@ -178,21 +191,18 @@ def _each(values: Iterable[Any]) -> str:
 # --- licences -----------------------------------------------------------------------------------
 
 
-def _of_cards(cards: Mapping[str, Mapping[str, Any]]) -> list[Licence]:
-    """Return the licences of the models and of the masks that they learnt from."""
-    lines = []
-    for arm, card in cards.items():
-        learnt = card.get("licences") or {}
-        masks = "; ".join(f"{name}: {', '.join(known)}" for name, known in learnt.items())
-        made = f"masks it learnt from: {masks}" if masks else "trained in this project"
-        lines.append(
-            Licence(
-                f"Model {arm}",
-                made if card else "a model from elsewhere",
-                str(card.get("licence") or ("the project's own" if card else NOT_RECORDED)),
-            )
-        )
-    return lines
+def _of_model(arm: str, path: str, card: Mapping[str, Any]) -> Licence:
+    """Return the licence of a model, and of the masks that it learnt from."""
+    adopted = path.startswith(f"{ADOPTED}/")
+    made = "adopted" if adopted else "trained in this project" if card else "a model from elsewhere"
+    own = NOT_STATED if adopted else "the project's own" if card else NOT_RECORDED
+    learnt = card.get("licences") or {}
+    masks = "; ".join(f"{name}: {', '.join(known)}" for name, known in learnt.items())
+    return Licence(
+        f"Model {arm}",
+        ", ".join(filter(None, (made, masks and f"masks it learnt from: {masks}"))),
+        str(card.get("licence") or own),
+    )
 
 
 def _of_masks(project: ProjectReader, cases: Sequence[str]) -> list[Licence]:

@@ -140,6 +140,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "targets": comparison.targets,
         "strata": comparison.strata,
         "folders": dict(comparison.folders),
+        "notes": comparison.notes,
         "cases": {row.case: row.seen for row in comparison.rows},
         "verdicts": [asdict(verdict) for verdict in comparison.verdicts],
         "summaries": [asdict(item) for item in comparison.summaries],

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from napari_backsplit.backend.comparison.arms import Arm, ArmFolder
 from napari_backsplit.backend.comparison.case_reader import CaseReader
+from napari_backsplit.backend.comparison.chosen import (
+    arms_of,
+    check_targets,
+    choose_cases,
+    folders_of,
+    notes_of,
+)
 from napari_backsplit.backend.comparison.compare import (
     CaseInput,
     check_arms,
@@ -26,7 +33,6 @@ from napari_backsplit.backend.comparison.results import Comparison, ComparisonSe
 from napari_backsplit.backend.comparison.sources import sources_of
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import JobContext, Phase, Progress
-from napari_backsplit.backend.prediction.roles import HELD_OUT
 from napari_backsplit.backend.project import Project
 
 __all__ = ["Arm", "ArmFolder", "CaseReader", "choose_cases", "run_compare", "settings_of"]
@@ -52,14 +58,17 @@ def run_compare(context: JobContext) -> dict[str, Any]:
     params = context.params
     settings = settings_of(params)
     check_arms(tuple(params["arms"]), settings)
-    arms = _arms(params, context.path)
+    arms = arms_of(params, context.path)
     with Project.open(context.project_folder, read_only=True) as project:
-        _check_targets(project, arms)
+        check_targets(project, arms)
         reader = CaseReader(project, arms)
         cases = choose_cases(project, arms, params.get("cases"))
         title = params.get("title") or "Comparison"
         comparison = replace(
-            _measured(context, reader, cases, settings), title=title, folders=_folders(params)
+            _measured(context, reader, cases, settings),
+            title=title,
+            folders=folders_of(params),
+            notes=tuple(notes_of(project, arms, cases, params.get("cases"))),
         )
         context.report(Phase(name="report"))
         report = write_report(
@@ -69,45 +78,17 @@ def run_compare(context: JobContext) -> dict[str, Any]:
             ReportInfo(
                 title=title,
                 arms=params.get("about"),
-                notes=tuple(_notes(project, arms, cases)),
                 sources=sources_of(
                     project,
                     {
                         name: [context.path(folder) for folder in each]
-                        for name, each in _folders(params).items()
+                        for name, each in folders_of(params).items()
                     },
                     cases,
                 ),
             ),
         )
     return _result(context, comparison, report, cases)
-
-
-def _arms(params: Mapping[str, Any], path: Callable[[str], Path]) -> tuple[Arm, ...]:
-    declared = set(params.get("declared_unseen") or ())
-    return tuple(
-        Arm.open(name, [path(folder) for folder in folders], name in declared)
-        for name, folders in _folders(params).items()
-    )
-
-
-def _folders(params: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {
-        name: (folders,) if isinstance(folders, str) else tuple(folders)
-        for name, folders in params["arms"].items()
-    }
-
-
-def _check_targets(project: Project, arms: Sequence[Arm]) -> None:
-    """Refuse predictions of other targets, or of the same in another order: their ids differ."""
-    names = project.schema.target_names
-    for arm in arms:
-        if other := arm.targets - {names}:
-            raise InputError(
-                f"The predictions of {arm.name} are of {', '.join(other.pop())} (ids in this "
-                f"order), the project's targets are {', '.join(names)}.",
-                "Predict with it again, as the project is now.",
-            )
 
 
 def settings_of(params: Mapping[str, Any]) -> ComparisonSettings:
@@ -147,40 +128,6 @@ def settings_of(params: Mapping[str, Any]) -> ComparisonSettings:
     )
 
 
-def choose_cases(project: Project, arms: Sequence[Arm], wanted: Sequence[str] | None) -> list[str]:
-    """Return the labelled cases that every arm predicted, or check those wanted.
-
-    Raises
-    ------
-    InputError
-        A wanted case lacks a reference or a prediction, or no case is left.
-    """
-    others = set(arms[0].cases).intersection(*(arm.cases for arm in arms[1:]))
-    common = [case for case in arms[0].cases if case in others]
-    able = [case for case in common if _labelled(project, case)]
-    lacking = sorted(set(wanted or ()) - set(able))
-    if lacking:
-        raise InputError(
-            f"{', '.join(lacking)} cannot be compared: a reference or a prediction is missing, "
-            "or was rejected in the review.",
-            "Predict the case with every arm, or leave it out.",
-        )
-    chosen = [case for case in able if wanted is None or case in wanted]
-    if not chosen:
-        predicted = ", ".join(f"{arm.name} {len(arm.cases)}" for arm in arms)
-        raise InputError(
-            f"No case has a reference and a prediction of every arm (predicted: {predicted}).",
-            "Predict the same cases with each.",
-        )
-    return chosen
-
-
-def _labelled(project: Project, case: str) -> bool:
-    targets = project.schema.target_names
-    there = case in project.case_ids() and all(project.mask_path(case, t) for t in targets)
-    return there and not project.rejected(case)
-
-
 def _measured(
     context: JobContext, reader: CaseReader, cases: Sequence[str], settings: ComparisonSettings
 ) -> Comparison:
@@ -210,25 +157,6 @@ def _told(context: JobContext, cases: Sequence[str]) -> Iterator[str]:
         context.report(Progress(done=done, total=len(cases), text=case, eta_s=eta_s))
         yield case
     context.report(Progress(done=len(cases), total=len(cases)))
-
-
-def _notes(project: Project, arms: Sequence[Arm], cases: Sequence[str]) -> Iterator[str]:
-    predicted = {case for arm in arms for case in arm.recorded}
-    if left_out := len(predicted - set(cases)):
-        yield (
-            f"{left_out} predicted case{'s' if left_out > 1 else ''} left out: without a "
-            "reference, rejected in the review, not predicted by every arm, or not chosen."
-        )
-    if len(set.union(*(arm.configurations for arm in arms))) > 1:
-        yield "The arms use different configurations: more than the label map differs."
-    roles = {case: {arm.recorded[case].get("role") for arm in arms} for case in cases}
-    held_out = [case for case, each in roles.items() if HELD_OUT in each <= {HELD_OUT, "unseen"}]
-    if held_out:
-        yield (
-            f"Cross-validation: {len(held_out)} of {len(cases)} cases were predicted by networks "
-            "of the fold that held them out, with the last checkpoint, which does not depend on "
-            "them. Plans, and supports that were chosen for the whole project, may."
-        )
 
 
 def _result(

@@ -190,7 +190,8 @@ def _find(folder: Path, step: Step, params: dict[str, Any]) -> Job | None:
 def _require_success(ended: Mapping[str, JobStatus]) -> None:
     for name, status in ended.items():
         if status.state is not State.SUCCEEDED:
+            why = (status.error or "its worker is gone").rstrip(".")
             raise JobError(
-                f"{name} ended as {status.state}: {status.error or 'its worker is gone'}.",
+                f"{name} ended as {status.state}: {why}.",
                 "Mend the cause and run it again: what is done is kept.",
             )

@@ -49,10 +49,10 @@ def _stop(*_: object) -> None:
 
 def _answer(request: Mapping[str, Any], tell: Tell) -> None:
     model = Path(request["model"])
+    if model.suffix != ".zip":
+        return _predict(model, request, tell)
     with TemporaryDirectory(prefix="backsplit-model-") as folder:
-        if model.suffix == ".zip":
-            model = unpack_zip(model, Path(folder) / "model")
-        _predict(model, request, tell)
+        return _predict(unpack_zip(model, Path(folder) / "model"), request, tell)
 
 
 def _predict(model: Path, request: Mapping[str, Any], tell: Tell) -> None:

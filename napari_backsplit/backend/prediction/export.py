@@ -23,8 +23,6 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from numpy.typing import NDArray
 
-from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.fusion.information import check_classes
 from napari_backsplit.backend.prediction.candidates import TYPES, check_finite
 from napari_backsplit.backend.prediction.full_export import Plan, full_export, mask_dtype
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
@@ -33,6 +31,7 @@ from napari_backsplit.backend.prediction.resampling import Grid
 from napari_backsplit.backend.prediction.slab_export import SlabExport
 from napari_backsplit.backend.prediction.wanted import Exported as Exported
 from napari_backsplit.backend.prediction.wanted import Wanted as Wanted
+from napari_backsplit.backend.prediction.wanted import check_wanted as check_wanted
 
 Shape = tuple[int, int, int, int]
 
@@ -159,27 +158,6 @@ def export(
     )
     whole.feed(logits, 0, lasting=True)
     return whole.finish()
-
-
-def check_wanted(model: ModelFolder, wanted: Wanted, shape: tuple[int, ...]) -> None:
-    """Refuse what cannot be exported.
-
-    Raises
-    ------
-    InputError
-        As `export`.
-    """
-    if not wanted.targets:
-        raise InputError("No target was chosen.", "Choose at least one label of the model.")
-    heads = [model.head(name) for name in wanted.targets]
-    if not wanted.gap:
-        return
-    if model.regions:
-        raise InputError(
-            "The model predicts overlapping regions, which have no information gap.",
-            "Leave the gap out.",
-        )
-    check_classes(shape, heads[0])
 
 
 def obstacle(plan: Plan, dtype: np.dtype[Any]) -> str:

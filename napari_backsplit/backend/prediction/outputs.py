@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_backsplit.backend.prediction.wanted import Rule, Wanted
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.prediction.targets import match_targets
+from napari_backsplit.backend.prediction.wanted import Prediction, Rule, Wanted
 from napari_backsplit.backend.prediction.written import write_array
-
-if TYPE_CHECKING:
-    from napari_backsplit.backend.prediction.predictor import Prediction
 
 RULES: tuple[Rule, ...] = ("argmax", "p > 0.5")
 
@@ -95,3 +95,31 @@ class Outputs:
         table = np.array(ids, np.uint8 if max(ids) < 256 else np.uint16)
         own: NDArray[Any] = table[mask]
         return own
+
+
+def outputs_of(model: ModelFolder, names: Sequence[str], params: Mapping[str, Any]) -> Outputs:
+    """Return what a job writes of the cases of a project.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The project's targets.
+    params : mapping
+        rule, targets, probabilities, full_label_map and gap, as of the job.
+
+    Raises
+    ------
+    InputError
+        There is no such rule, or a target has no label of the model.
+    """
+    rule = params.get("rule", "argmax")
+    if rule not in RULES:
+        raise InputError(f"There is no rule {rule!r}.", f"Choose from: {', '.join(RULES)}.")
+    return Outputs(
+        match_targets(model, names, params.get("targets")),
+        {name: index for index, name in enumerate(names, start=1)},
+        params.get("probabilities", False),
+        params.get("full_label_map", False),
+        params.get("gap", False),
+        rule,
+    )

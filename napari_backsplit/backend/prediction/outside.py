@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO, Any
 
 from napari_backsplit.backend.errors import InputError, JobError
@@ -65,7 +65,8 @@ def predict_outside(
     Raises
     ------
     InputError
-        A file is missing or in the way, or the model or the image is refused.
+        A file is missing or in the way, nothing can be written there, or the model or the
+        image is refused.
     JobError
         The process died.
     """
@@ -109,12 +110,22 @@ def _last_lines(said: IO[str]) -> str:
 def _require_there(images: Sequence[str]) -> None:
     for image in images:
         if not Path(image).exists():
-            raise InputError(f"{image} does not exist.", "Check the path.")
+            raise InputError(f"{Path(image).name} does not exist.", "Check the path.")
 
 
 def _require_new(output: Path) -> None:
-    """Refuse to write over the mask; what is named after it is known once the model is."""
+    """Refuse a place that cannot take the mask; what is named after it is known with the model."""
     if not output.name.endswith(".nii.gz"):
         raise InputError(f"{output.name} does not end in .nii.gz.", "Name the output so.")
     if output.exists():
         raise InputError(f"{output} exists.", "Choose a new name; nothing is overwritten.")
+    if not output.parent.is_dir():
+        raise InputError(f"There is no folder {output.parent}.", "Make it, or check the path.")
+    try:
+        with NamedTemporaryFile(prefix=".backsplit-", dir=output.parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"Nothing can be written in {output.parent}: {reason}.", "Choose another folder."
+        ) from None

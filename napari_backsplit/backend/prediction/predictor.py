@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from napari_backsplit.backend.errors import InputError, JobError
 from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
 from napari_backsplit.backend.prediction.export import (
-    Exported,
     TargetExport,
     Wanted,
-    check_wanted,
 )
 from napari_backsplit.backend.prediction.model_folder import OUR_KEY, ModelFolder
 from napari_backsplit.backend.prediction.network import (
@@ -37,47 +35,9 @@ from napari_backsplit.backend.prediction.network import available_devices as ava
 from napari_backsplit.backend.prediction.network import stock_trainer as stock_trainer
 from napari_backsplit.backend.prediction.preparation import Preparation, Prepared
 from napari_backsplit.backend.prediction.sliding import SlidingWindow, TileReport
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to predict.
-
-    Attributes
-    ----------
-    device : str
-        cpu, mps, cuda or cuda:N.
-    threads : int
-        CPU threads of torch.
-    mirroring : bool, optional
-        Average over mirrored tiles: None and True follow the checkpoint, as nnU-Net does.
-    step_size : float
-        Step of the sliding window as a share of the patch, above 0 and at most 1.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    mirroring: bool | None = None
-    step_size: float = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says about one image.
-
-    Attributes
-    ----------
-    exported : Exported
-        The mask and what else was wanted, on the grid that nnU-Net's reader sees.
-    grid : dict
-        What `written.write_array` needs to write on the image's own grid.
-    notes : tuple of str
-        What a person should know about how this image was predicted.
-    """
-
-    exported: Exported
-    grid: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+from napari_backsplit.backend.prediction.wanted import Prediction as Prediction
+from napari_backsplit.backend.prediction.wanted import Settings as Settings
+from napari_backsplit.backend.prediction.wanted import check_settings, check_wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +79,7 @@ class Predictor:
         self.notes: list[str] = []
         self._tile: TileReport = tile or (lambda done, total: None)
         self._device = resolve_device(self.settings.device)
-        _check_settings(self.settings)
+        check_settings(self.settings)
         torch.set_num_threads(self.settings.threads)
         self._plans = PlansManager(copy.deepcopy(model.plans))
         with self._memory_errors():
@@ -263,10 +223,3 @@ class Predictor:
                 "Leave out probabilities, use one fold at a time, close other programs, or use "
                 "another device (cpu).",
             ) from error
-
-
-def _check_settings(settings: Settings) -> None:
-    if not 0 < settings.step_size <= 1:
-        raise InputError(f"Step size {settings.step_size} is not in (0, 1].", "Use 0.5.")
-    if settings.threads < 1:
-        raise InputError(f"{settings.threads} threads cannot work.", "Use 1 or more.")

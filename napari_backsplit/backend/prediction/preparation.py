@@ -16,15 +16,21 @@ from nibabel.filebasedimages import ImageFileError
 from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
 from numpy.typing import NDArray
 
-from napari_backsplit.backend.errors import GeometryError, InputError
+from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.geometry import Geometry, axis_codes
 from napari_backsplit.backend.jobs.devices import free_memory_bytes
+from napari_backsplit.backend.prediction.images import (
+    check_spacing,
+    check_voxels,
+    grid_of,
+    slice_notes,
+)
 from napari_backsplit.backend.prediction.memory import Need, check_memory
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.network import is_out_of_memory
-from napari_backsplit.backend.prediction.orientation import Turn, is_orientation, turn_between
+from napari_backsplit.backend.prediction.orientation import Turn, turn_between
+from napari_backsplit.backend.prediction.trained_on import orientations_of
 from napari_backsplit.backend.prediction.wanted import Wanted
-from napari_backsplit.backend.volume import read_geometry
 
 VOLUME_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
 
@@ -109,11 +115,13 @@ class Preparation:
         """Read and preprocess one image; see `Predictor.predict`."""
         self._check_files(files)
         turn, notes, coming = Turn(), tuple[str, ...](), 0.0
-        if geometry := self._geometry(files):
+        if geometry := grid_of(dict(zip(self.model.channels, files, strict=True))):
             turn, notes = self._turn(axis_codes(geometry))
+            notes = (*notes, *slice_notes(geometry.shape, self.model.patch_vox))
             need = self.need(geometry, turn, wanted)
             check_memory(need, free_memory_bytes() - self._promised())
             coming = need.computing
+        check_voxels(files)
         image, grid = self._read(files)
         self._check_array(image)
         held = [turn.turn(image)]
@@ -141,6 +149,7 @@ class Preparation:
         spacing = [geometry.spacing_mm[turn.order[axis]] for axis in forward]
         target = list(self._configuration.spacing)
         target = [*spacing[: 3 - len(target)], *target]
+        check_spacing(spacing, target)
         separate, _ = determine_do_sep_z_and_axis(None, spacing, target)
         return Need.of(
             shape,
@@ -163,31 +172,23 @@ class Preparation:
                 "Give one file per channel, in this order.",
             )
         for channel, file in zip(self.model.channels, files, strict=True):
+            if file.is_dir():
+                raise InputError(
+                    f"The image of channel {channel} is a folder.",
+                    "Give one file; a DICOM series can be predicted in a project: import it.",
+                )
             if not file.is_file():
                 raise InputError(f"The image of channel {channel} is missing.", "Restore it.")
 
-    def _geometry(self, files: Sequence[Path]) -> Geometry | None:
-        """Return the grid of the channels; None where our own reader knows no such file."""
-        try:
-            grids = [read_geometry(file) for file in files]
-        except InputError:
-            return None
-        for channel, grid in zip(self.model.channels[1:], grids[1:], strict=True):
-            if said := grids[0].difference(grid):
-                raise GeometryError(
-                    f"The channels {self.model.channels[0]} and {channel} differ in grid. {said}",
-                    "Resample them onto one grid.",
-                )
-        return grids[0]
-
     def _turn(self, axes: str) -> tuple[Turn, tuple[str, ...]]:
-        trained = _orientations(self.model.card.get("orientations"))
+        trained = orientations_of(self.model)
         if self._reorients or axes in trained:
             return Turn(), ()
         if not trained:
             return Turn(), (
                 f"It is not known which way the model's training images lie; the image is taken "
-                f"as it lies (axes {axes}).",
+                f"as it lies (axes {axes}). Bring it to the orientation of its training images if "
+                "they lie otherwise.",
             )
         model = max(trained, key=lambda name: trained[name])
         return turn_between(axes, model), (
@@ -216,16 +217,9 @@ class Preparation:
                 f"{len(self.model.channels)} ({', '.join(self.model.channels)}).",
                 "Give one 3D file per channel.",
             )
-        # One NaN would make all of a z-scored image NaN. (ITK reads NaN in NIfTI as 0.)
+        # One NaN would make all of a z-scored image NaN.
         if not all(np.isfinite(plane).all() for channel in image for plane in channel):
             raise InputError("The image holds NaN or infinite values.", "Repair the image.")
-
-
-def _orientations(said: object) -> dict[str, int]:
-    """Return what a model's card says of its training images; {} where that is no sense."""
-    entries = said if isinstance(said, dict) else {}
-    counts = {axes: count for axes, count in entries.items() if isinstance(count, int)}
-    return {axes: count for axes, count in counts.items() if is_orientation(axes)}
 
 
 class _ImageOnly:

@@ -6,7 +6,11 @@ Cases that a fold held out are unseen by its last checkpoint, though not by its 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.prediction.model_folder import ModelFolder
+    from napari_backsplit.backend.project import Project
 
 ROLES = ("training", "validation")
 FINAL = "checkpoint_final.pth"
@@ -82,3 +86,30 @@ def _unguided(card: Mapping[str, Any], checkpoint: str) -> bool:
         return False
     guided = any(run.get(name) is not None for name in ("patience", "same_epochs_as"))
     return checkpoint == FINAL and not guided
+
+
+def seen(
+    project: Project, model: ModelFolder, case: str, declared_unseen: Collection[str] = ()
+) -> dict[str, str | None]:
+    """Return what is known of what a model did with a case, and how.
+
+    Returns
+    -------
+    dict
+        "role": training, validation, held out, unseen or None; "seen", how that is known:
+        "verified" by hashes, "declared" by the user, or "unknown".
+    """
+    images = project.case(case).images.values()
+    hashes = {image.sha256 for image in images} | {image.source_sha256 for image in images}
+    role = role_of(model.card, hashes - {""})
+    declared = case in declared_unseen
+    checkpoint = next(iter(model.checkpoints.values())).name
+    if role == "validation" and held_out(model.card, hashes, checkpoint):
+        if not says_all(model.card):  # of what it started from nothing is known
+            return {"seen": "declared" if declared else "unknown", "role": HELD_OUT}
+        role = HELD_OUT
+    if role is not None:
+        return {"seen": "verified", "role": role}
+    if declared:
+        return {"seen": "declared", "role": "unseen"}
+    return {"seen": "unknown", "role": None}

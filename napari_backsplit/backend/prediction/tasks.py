@@ -13,22 +13,17 @@ from napari_backsplit.backend.files import remove_torn, write_json
 from napari_backsplit.backend.jobs import JobContext, Phase
 from napari_backsplit.backend.prediction.memory import MemoryTooSmall
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
-from napari_backsplit.backend.prediction.outputs import RULES, Outputs
+from napari_backsplit.backend.prediction.outputs import Outputs, outputs_of
 from napari_backsplit.backend.prediction.pipeline import Pipeline
 from napari_backsplit.backend.prediction.reports import Reports
-from napari_backsplit.backend.prediction.roles import (
-    HELD_OUT,
-    held_out,
-    role_of,
-    says_all,
-    seen_record,
-)
+from napari_backsplit.backend.prediction.roles import seen, seen_record
 from napari_backsplit.backend.prediction.targets import match_targets as match_targets
-from napari_backsplit.backend.prediction.wanted import Rule
+from napari_backsplit.backend.prediction.wanted import Rule, Settings
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.private import without_path
 
 if TYPE_CHECKING:
-    from napari_backsplit.backend.prediction.predictor import Computed, Predictor, Settings
+    from napari_backsplit.backend.prediction.predictor import Computed, Predictor
     from napari_backsplit.backend.prediction.preparation import Prepared
 
 FOLDER = "predictions"
@@ -47,29 +42,17 @@ def run_predict(context: JobContext) -> dict[str, Any]:
     path = context.path(params["model"])
     model = ModelFolder.open(path, params.get("folds"), params.get("checkpoint"))
     with Project.open(context.project_folder, read_only=True) as project:
-        outputs = _outputs(model, project.schema.target_names, params)
+        outputs = outputs_of(model, project.schema.target_names, params)
         cases = params.get("cases")
         cases = list(project.test_cases()) if cases is None else list(cases)
         images = {case: project.image_paths(case) for case in cases}
-        seen = {case: _seen(project, model, case, params) for case in cases}
-    record = _record(context, model, outputs, seen)
+        known = {
+            case: seen(project, model, case, params.get("declared_unseen", ())) for case in cases
+        }
+    record = _record(context, model, outputs, known)
     _predict_cases(context, model, outputs, images)
     write_json(context.folder / FOLDER / RECORD, record)
     return {FOLDER: f"jobs/{context.folder.name}/{FOLDER}", "cases": cases}
-
-
-def _outputs(model: ModelFolder, names: Sequence[str], params: Mapping[str, Any]) -> Outputs:
-    rule = params.get("rule", "argmax")
-    if rule not in RULES:
-        raise InputError(f"There is no rule {rule!r}.", f"Choose from: {', '.join(RULES)}.")
-    return Outputs(
-        match_targets(model, names, params.get("targets")),
-        {name: index for index, name in enumerate(names, start=1)},
-        params.get("probabilities", False),
-        params.get("full_label_map", False),
-        params.get("gap", False),
-        rule,
-    )
 
 
 def _predict_cases(
@@ -89,7 +72,7 @@ def _predict_cases(
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as a training counts GPUs
     context.report(Phase(name="load the model"))
     reports = Reports(context, len(images), len(images) - len(todo))
-    predictor = Predictor(model, _settings(context.params), reports.tile)
+    predictor = Predictor(model, Settings.of(context.params), reports.tile)
     predictor.check(outputs.wanted)
     reports.notes(predictor.notes)
     context.report(Phase(name="predict"))
@@ -119,8 +102,9 @@ class _Cases:
         self._pipeline.run(cases)
 
     def _prepare(self, case: str) -> Prepared:
-        with _named(case):
-            return self._predictor.prepare(self._images[case], self._outputs.wanted)
+        files = self._images[case]
+        with _named(case, files):
+            return self._predictor.prepare(files, self._outputs.wanted)
 
     def _compute(self, case: str, prepared: Prepared) -> Computed:
         self._reports.start(case)
@@ -135,27 +119,23 @@ class _Cases:
 
 
 @contextmanager
-def _named(case: str) -> Iterator[None]:
-    """Let an error say which case it is about."""
+def _named(case: str, files: Sequence[Path] = ()) -> Iterator[None]:
+    """Let an error say which case it is about, and not what its files are called."""
     try:
         yield
     except BackSplitError as error:
-        raise type(error)(f"Case {case}: {error.problem}", error.remedy) from error
+        problem = error.problem
+        for file in files:
+            problem = without_path(problem, file, "The image")
+        raise type(error)(f"Case {case}: {problem}", error.remedy) from None
 
 
 def _finished(files: Mapping[str, Path]) -> bool:
     return all(file.exists() for file in files.values())
 
 
-def _settings(params: Mapping[str, Any]) -> Settings:
-    from napari_backsplit.backend.prediction.predictor import Settings
-
-    known = ("device", "threads", "mirroring", "step_size")
-    return Settings(**{key: params[key] for key in known if key in params})
-
-
 def _record(
-    context: JobContext, model: ModelFolder, outputs: Outputs, seen: Mapping[str, Any]
+    context: JobContext, model: ModelFolder, outputs: Outputs, known: Mapping[str, Any]
 ) -> dict[str, Any]:
     inside = model.path.is_relative_to(context.project_folder)
     path = model.path.relative_to(context.project_folder) if inside else Path(model.path.name)
@@ -173,31 +153,8 @@ def _record(
         "labels": outputs.targets,
         "settings": {"rule": outputs.rule}
         | {key: value for key, value in context.params.items() if key != "model"},
-        "cases": dict(seen),
+        "cases": dict(known),
     }
-
-
-def _seen(
-    project: Project, model: ModelFolder, case: str, params: Mapping[str, Any]
-) -> dict[str, str | None]:
-    """Whether a model has seen a case: verified by hashes, declared by the user, or unknown."""
-    images = project.case(case).images.values()
-    hashes = {image.sha256 for image in images} | {image.source_sha256 for image in images}
-    role = role_of(model.card, hashes - {""})
-    declared = case in params.get("declared_unseen", ())
-    if role == "validation" and held_out(model.card, hashes, _checkpoint(model)):
-        if not says_all(model.card):  # of what it started from nothing is known
-            return {"seen": "declared" if declared else "unknown", "role": HELD_OUT}
-        role = HELD_OUT
-    if role is not None:
-        return {"seen": "verified", "role": role}
-    if declared:
-        return {"seen": "declared", "role": "unseen"}
-    return {"seen": "unknown", "role": None}
-
-
-def _checkpoint(model: ModelFolder) -> str:
-    return next(iter(model.checkpoints.values())).name
 
 
 def predict_files(

@@ -1,14 +1,49 @@
-"""What a person may want of a prediction, and what the export gives. Needs no torch."""
+"""What a person may want of a prediction and how, and what the export gives. Needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.fusion.information import check_classes
+
+if TYPE_CHECKING:
+    from napari_backsplit.backend.prediction.model_folder import ModelFolder
+
 Rule = Literal["argmax", "p > 0.5"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to predict.
+
+    Attributes
+    ----------
+    device : str
+        cpu, mps, cuda or cuda:N.
+    threads : int
+        CPU threads of torch.
+    mirroring : bool, optional
+        Average over mirrored tiles: None and True follow the checkpoint, as nnU-Net does.
+    step_size : float
+        Step of the sliding window as a share of the patch, above 0 and at most 1.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    mirroring: bool | None = None
+    step_size: float = 0.5
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Settings:
+        """Return the settings that are among a job's parameters."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{key: value for key, value in params.items() if key in known})
 
 
 @dataclass(frozen=True)
@@ -60,3 +95,57 @@ class Exported:
     probabilities: tuple[NDArray[np.float32], ...] = ()
     gap: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says about one image.
+
+    Attributes
+    ----------
+    exported : Exported
+        The mask and what else was wanted, on the grid that nnU-Net's reader sees.
+    grid : dict
+        What `written.write_array` needs to write on the image's own grid.
+    notes : tuple of str
+        What a person should know about how this image was predicted.
+    """
+
+    exported: Exported
+    grid: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings that no prediction can follow.
+
+    Raises
+    ------
+    InputError
+        The step size or the number of threads.
+    """
+    if not 0 < settings.step_size <= 1:
+        raise InputError(f"Step size {settings.step_size} is not in (0, 1].", "Use 0.5.")
+    if settings.threads < 1:
+        raise InputError(f"{settings.threads} threads cannot work.", "Use 1 or more.")
+
+
+def check_wanted(model: ModelFolder, wanted: Wanted, shape: tuple[int, ...]) -> None:
+    """Refuse what cannot be exported of logits of the shape (K, z, y, x).
+
+    Raises
+    ------
+    InputError
+        No target, one that the model has not, or the gap of regions or of two classes.
+    """
+    if not wanted.targets:
+        raise InputError("No target was chosen.", "Choose at least one label of the model.")
+    heads = [model.head(name) for name in wanted.targets]
+    if not wanted.gap:
+        return
+    if model.regions:
+        raise InputError(
+            "The model predicts overlapping regions, which have no information gap.",
+            "Leave the gap out.",
+        )
+    check_classes(shape, heads[0])

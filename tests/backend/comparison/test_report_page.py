@@ -11,6 +11,7 @@ from napari_backsplit.backend import NOTICE
 from napari_backsplit.backend.comparison.compare import compare
 from napari_backsplit.backend.comparison.report import ReportInfo, write_report
 from napari_backsplit.backend.comparison.results import ComparisonSettings
+from napari_backsplit.backend.comparison.sources import Licence, Sources
 from tests.browser_support import LAPTOP, PHONE, Visit, open_browser
 
 LONG = "an_arm_with_a_name_of_about_sixty_characters_without_a_blank"
@@ -144,6 +145,36 @@ def test_pictures_are_seen_and_not_only_there(visit):
         panel = case.locator("svg.slice").nth(k)
         panel.scroll_into_view_if_needed()
         assert len(panel.screenshot()) > 5_000
+
+
+@pytest.mark.parametrize("names", [("binary baseline", "BackSplit"), (LONG, LONG[::-1])])
+def test_no_cell_of_a_table_is_cut_off_on_a_laptop(browser, cases, tmp_path, names):
+    """Each table fits its frame, and the text of each cell its cell."""
+    arms = dict(zip(("baseline", "backsplit"), names, strict=True))
+
+    def named(case):
+        own = {arms[name]: masks for name, masks in case.predictions.items()}
+        return replace(case, predictions=own)
+
+    comparison = compare(map(named, cases), ComparisonSettings(names[0]))
+    facts = {"Lesion where": "argmax", "Checkpoint's SHA-256": "0123456789abcdef…"}
+    licences = (Licence(f"Model {names[1]}", "trained in this project", "the project's own"),)
+    versions = {f"Training of {name}": {"torch": "2.9.1+cpu", "python": "3.11"} for name in names}
+    sources = Sources(dict.fromkeys(names, facts), versions, licences)
+    html = write_report(comparison, tmp_path, None, ReportInfo("Cysts", sources=sources))
+    visit = Visit(browser, html, LAPTOP)
+    visit.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    clipped = visit.page.evaluate(
+        """() => [...document.querySelectorAll('.scroll')].flatMap(frame => {
+            const right = frame.getBoundingClientRect().right + 1;
+            return [...frame.querySelectorAll('th, td')].filter(cell =>
+                cell.getBoundingClientRect().right > right
+                || cell.scrollWidth > cell.clientWidth + 1
+            ).map(cell => frame.querySelector('table').id + ': ' + cell.textContent.trim());
+        })"""
+    )
+    assert clipped == []
+    visit.close()
 
 
 def test_no_text_of_a_figure_is_cut_off(visit):

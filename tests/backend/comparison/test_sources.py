@@ -68,3 +68,25 @@ def test_plain_masks_without_any_record_are_no_error(project, tmp_path):
     found = sources_of(project, {"old": [tmp_path / "masks"]}, ["case_001"])
     assert found.models["old"]["Trained on"] == NOT_RECORDED
     assert "Prediction by old" not in found.versions
+    decided = ("Lesion where", "Mirrored", "Step of the window")
+    assert {found.models["old"][word] for word in decided} == {"not known"}
+
+
+def test_an_adopted_model_is_not_said_to_be_the_projects_own(project):
+    card = {"arm": "binary", "licences": {"lesion": ["CC BY 4.0"]}}
+    place = project.folder / "baselines" / "baseline-1" / "dataset.json"
+    for licence in ("", "MIT"):
+        write(place, {"backsplit": {**card, "licence": licence}})
+        folder = predicted(project, "2", "baselines/baseline-1")
+        found = sources_of(project, {"old": [folder]}, ["case_001"])
+        (line,) = [line for line in found.licences if line.what == "Model old"]
+        assert line.made_with == "adopted, masks it learnt from: lesion: CC BY 4.0"
+        assert line.licences == (licence or "not stated")
+
+
+def test_what_a_job_leaves_out_is_what_is_usual(project):
+    folder = predicted(project, "2", "jobs/1/model")
+    record = folder / "predictions" / "predictions.json"
+    write(record, {"model": {}, "settings": {"checkpoint": "checkpoint_final.pth"}, "cases": {}})
+    known = sources_of(project, {"new": [folder]}, ["case_001"]).models["new"]
+    assert [known[word] for word in ("Lesion where", "Mirrored")] == ["argmax", "yes"]

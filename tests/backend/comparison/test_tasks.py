@@ -154,9 +154,46 @@ def test_chosen_cases_and_those_left_out(project):
     (project / ARMS["backsplit"] / "predictions" / "case_007.nii.gz").unlink()
     result = run_compare(Context(project, cases=["case_001", "case_003"]))
     assert result["cases"] == 2
-    assert "5 predicted cases left out" in (project / result["report"]).read_text()
-    with pytest.raises(InputError, match="case_007"):
+    note = (
+        "5 of 7 predicted cases left out: "
+        "5 not chosen (case_002, case_004, case_005, case_006, case_007)."
+    )
+    assert summary_of(project, result)["notes"] == [note]
+    page = (project / result["report"]).read_text()
+    assert page.index('class="verdict') < page.index(note) < page.index('class="counts"')
+    with pytest.raises(InputError, match=r"case_007 cannot .* 1 not predicted by backsplit"):
         run_compare(Context(project, cases=["case_007"]))
+    with pytest.raises(InputError, match=r"There is no case case_999\."):
+        run_compare(Context(project, cases=["case_001", "case_999"]))
+
+
+def test_each_reason_to_leave_a_case_out_is_counted(tables_only, project):
+    for k in range(2, 8):
+        (project / ARMS["backsplit"] / "predictions" / f"case_{k:03}.nii.gz").unlink()
+    with Project.open(project) as opened:
+        opened.judge("case_002", "rejected")
+    (note,) = summary_of(project, run_compare(Context(project)))["notes"]
+    assert note == (
+        "6 of 7 predicted cases left out: 5 not predicted by backsplit (case_003, case_004, "
+        "case_005, case_006, case_007); 1 rejected in the review (case_002)."
+    )
+
+
+def test_settings_that_differ_are_the_first_note(tables_only, project):
+    """Of masks of another program nothing is said: nobody knows how they were made."""
+    cases = {f"case_{k:03}": {"seen": "verified"} for k in range(1, 7)}
+    for (arm, job), more in zip(
+        ARMS.items(), ({}, {"rule": "p > 0.5", "step_size": 1}), strict=True
+    ):
+        place = project / job / "predictions" / "predictions.json"
+        own = {"settings": {"model": arm, **more}, "model": {"folds": ["0"]}, "cases": cases}
+        write_json(place, own)
+    (project / ARMS["backsplit"] / "predictions" / "case_006.nii.gz").unlink()
+    first, second = summary_of(project, run_compare(Context(project)))["notes"]
+    assert "lesion where argmax (baseline), p > 0.5 (backsplit)" in first
+    assert "step of the window 0.5 (baseline), 1 (backsplit)" in first
+    assert "folds" not in first
+    assert second.startswith("1 of 6 predicted cases left out")
 
 
 def test_a_prediction_on_another_grid_is_refused(tables_only, project, draw):
@@ -305,12 +342,15 @@ def foreign(project):
 
 
 def test_a_plain_folder_of_masks_is_an_arm_of_which_nothing_is_known(tables_only, project, foreign):
+    known = {f"case_{k:03}": {"seen": "verified"} for k in range(1, 8)}
+    record(project / ARMS["baseline"], known, configuration="3d_fullres")
     result = run_compare(Context(project, arms=foreign))
     summary = summary_of(project, result)
     assert result["cases"] == 7
     assert set(summary["cases"].values()) == {"unknown"}
     assert result["verdict"][0].startswith("No verdict: it is not known")
     assert summary["folders"] == {"baseline": ["jobs/1"], "backsplit": ["predictions/foreign"]}
+    assert summary["notes"] == []
 
 
 def test_its_cases_can_be_declared_unseen(tables_only, project, foreign):

@@ -10,6 +10,7 @@ from napari_backsplit.backend.jobs import devices
 from napari_backsplit.backend.prediction.memory import MemoryTooSmall, Need, check_memory
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.wanted import Wanted
+from napari_backsplit.backend.volume import read_geometry
 
 MASK = Wanted(("lesion",))
 
@@ -66,7 +67,7 @@ def test_an_image_under_way_keeps_the_room_that_it_will_take(
     preparation = pytest.importorskip("napari_backsplit.backend.prediction.preparation")
     image = tiny.write_image(tmp_path / "image.nii.gz")
     predictor = predicting.Predictor(opened)
-    need = predictor._preparation.need(preparation.read_geometry(image), preparation.Turn(), MASK)
+    need = predictor._preparation.need(read_geometry(image), preparation.Turn(), MASK)
     monkeypatch.setattr(preparation, "free_memory_bytes", lambda: int(1.5 * need.peak))
     first = predictor.prepare([image], MASK)
     with pytest.raises(MemoryTooSmall):

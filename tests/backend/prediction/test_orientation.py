@@ -108,6 +108,7 @@ def test_what_is_done_is_said(model: Path, image: Path, tmp_path: Path) -> None:
     assert said["same"] == ()
     assert f"axes {own}) than the training images ({other}): it was turned" in said["other"][0]
     assert "not known which way the model's training images lie" in said["unknown"][0]
+    assert "Bring it to the orientation of its training images" in said["unknown"][0]
 
 
 @pytest.mark.parametrize("said", [{"LLS": 3}, {"LPS": "a"}, ["LPS"], "LPS", {"": 1}])

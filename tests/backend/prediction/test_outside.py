@@ -54,3 +54,15 @@ def test_who_stops_it_leaves_nothing(request_: Request, temporary: Path) -> None
     assert len(seen[0]) == 1, "it was unpacked"
     assert not list(temporary.iterdir())
     assert not Path(request_.output).exists()
+
+
+def test_a_folder_is_unpacked_nowhere(request_: Request, model: Path, temporary: Path) -> None:
+    """So that a process that is killed leaves no empty folder."""
+    seen: list[list[Path]] = []
+
+    def look(done: int, total: int) -> None:
+        seen.append(list(temporary.iterdir()))
+
+    predict_outside(replace(request_, model=str(model)), look)
+    assert seen
+    assert not any(seen)
