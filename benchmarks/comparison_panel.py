@@ -118,7 +118,12 @@ class Session:
         panel = self.dock._comparison
         lanes = [self.dock.desk.files]
         if panel is not None:
-            lanes += [panel._lane, panel.layers._lane, panel._counts, panel.comparing._results]
+            lanes += [
+                panel._lane,
+                panel.layers._lane,
+                panel.counted._lane,
+                panel.comparing._results,
+            ]
         for lane in [*lanes, *lanes]:
             done = []
             lane.do(lambda: None, lambda _, done=done: done.append(True))

@@ -369,7 +369,8 @@ class CaseLayers(QObject):
         """Show the controls of the image, unless a person chose another layer that is seen."""
         selection = self._viewer.layers.selection
         if selection.active is None or not selection.active.visible:
-            selection.active = next((i for i in self._images.values() if i.visible), None)
+            there = (i for i in self._images.values() if i.visible and i in self._viewer.layers)
+            selection.active = next(there, None)
 
     def _refresh(self, name: str, bounds: Bounds | None) -> None:
         if bounds is not None and name == self._desk.structure:

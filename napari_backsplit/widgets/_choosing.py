@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
@@ -13,6 +14,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QPushButton,
     QSizePolicy,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -159,15 +161,24 @@ class ChoosingBox(QWidget):
         return in_column(self.sentence, self.notes, self.button, self.reason)
 
     def _build_settings(self) -> Folded:
-        self.form: SpecForm[CompareSettings] = SpecForm(
+        self.reset = push_button("Reset to the recommended", "Forget all that was changed here")
+        self._settings = in_column(in_row(self.reset, stretch=False))
+        return Folded("Settings", self._settings, "Nothing here needs to be changed")
+
+    @cached_property
+    def form(self) -> SpecForm[CompareSettings]:
+        """The settings; made when they are first asked for, as it takes long."""
+        form: SpecForm[CompareSettings] = SpecForm(
             CompareSettings, FIELDS, choices={"device": ("cpu",)}
         )
-        self.reset = push_button("Reset to the recommended", "Forget all that was changed here")
-        parts = [self.form.top]
-        for title, group in self.form.groups.items():
+        parts = [form.top]
+        for title, group in form.groups.items():
             parts += [bold(title), group]
-        inside = in_column(*parts, in_row(self.reset, stretch=False))
-        return Folded("Settings", inside, "Nothing here needs to be changed")
+        layout = self._settings.layout()
+        assert isinstance(layout, QVBoxLayout)
+        layout.insertWidget(0, in_column(*parts))
+        form.value_changed.connect(self._set)
+        return form
 
     def _connect(self) -> None:
         comparing = self._comparing
@@ -184,7 +195,6 @@ class ChoosingBox(QWidget):
         self.none.clicked.connect(lambda: self.picked.tick_seen(False))
         self.picked.many.connect(self._choose_cases)
         self.button.clicked.connect(comparing.begin)
-        self.form.value_changed.connect(self._set)
         self.reset.clicked.connect(lambda: self.form.set_value({}))
         self._fill()
 
@@ -203,9 +213,11 @@ class ChoosingBox(QWidget):
         for choice in (self.baseline, self.new):
             choice.clear()
             for model in self._comparing.choices:
-                choice.addItem(short(model.title, LETTERS), model.path)
+                choice.addItem(short(model.name, LETTERS), model.path)
                 last = choice.count() - 1
-                choice.setItemData(last, model.title, Qt.ItemDataRole.ToolTipRole)
+                choice.setItemData(
+                    last, f"{model.name}: {model.title}", Qt.ItemDataRole.ToolTipRole
+                )
         self._showing = False
         self._show()
 
@@ -234,7 +246,7 @@ class ChoosingBox(QWidget):
             choice.setCurrentIndex(choice.findData(path))
             choice.setEnabled(bool(choices))
             choice.setToolTip(choice.currentData(Qt.ItemDataRole.ToolTipRole) or "")
-        rest = [(c.path, c.title) for c in choices if c.path not in chosen[:2]]
+        rest = [(c.path, c.name) for c in choices if c.path not in chosen[:2]]
         self.others.show_names(rest, chosen[2:])
         more = len(chosen[2:])
         self.others_part.set_title(f"Other models{f' ({more})' if more else ''}")
@@ -264,7 +276,7 @@ class ChoosingBox(QWidget):
             return "The project is open to read only: another window writes in it. Looking works."
         if comparing.error:
             return f"▲ {comparing.error}"
-        if not self.form.valid:
+        if "form" in vars(self) and not self.form.valid:
             return f"▲ Settings: {self.form.problem}"
         if comparing.beginning:
             return "Beginning…"

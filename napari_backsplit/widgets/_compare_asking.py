@@ -78,7 +78,7 @@ def open_shown(project: Project, name: str) -> Shown:
 
 
 def predicted(project: Project, asked: Asked) -> Shown:
-    """Return predictions that are there already, of cases without a reference."""
+    """Return predictions that are there already, unmeasured."""
     from napari_backsplit.backend import comparing, shown
 
     choices = [
@@ -88,7 +88,7 @@ def predicted(project: Project, asked: Asked) -> Shown:
     ]
     title = f"Predicted: {len(asked.cases)} case{'s' * (len(asked.cases) != 1)}"
     order = [asked.models[asked.baseline], *asked.models.values()]
-    return shown.predicted_by(project, choices, asked.cases, order, "", title)
+    return shown.predicted_by(project, choices, asked.cases, order, "", title, order[0])
 
 
 def overlay(project: Project, shown: Shown, case: str, target: str, new: str) -> Overlay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,6 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_backsplit.backend.comparison.agreement import Who, classes
 from napari_backsplit.backend.comparison.overlays import (
     Loaded,
     Overlay,
@@ -21,7 +21,8 @@ from napari_backsplit.backend.comparison.overlays import (
 from napari_backsplit.widgets._case_layers import CaseLayers
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._layers import world_of
-from napari_backsplit.widgets._overlay import PARTS, Look, OverlayLayers
+from napari_backsplit.widgets._look import Look, Ways
+from napari_backsplit.widgets._overlay import OverlayLayers
 from napari_backsplit.widgets._side_by_side import SideBySide
 from napari_backsplit.widgets._threads import Lane
 
@@ -34,8 +35,7 @@ class ComparisonLayers(QObject):
     """Shows the predictions of two models over the case that is open on the desk.
 
     It shows nothing until `set_active(True)`. `show` and `go_to` may be called before the desk has
-    opened the case: they are kept until it is there. Of the ways to tell the two predictions
-    apart, side by side goes before swipe, and swipe before blink.
+    opened the case: they are kept until it is there.
 
     Attributes
     ----------
@@ -59,12 +59,10 @@ class ComparisonLayers(QObject):
         self._ahead: Loaded | None = None
         self._ahead_number = 0
         self._active = False
-        self._parts, self._outlines = PARTS, True
-        self._share: float | None = None
-        self._both = False
+        self._ways = Ways()
         self._probability: str | None = None
         self._goal: tuple[str, Voxel] | None = None
-        self._blinked: Who | None = None
+        self._selected: Layer | None = None
         self.overlay = OverlayLayers(viewer, self._add, layers.set_shown)
         self.second = SideBySide(viewer, layers, self)
         self._lane = Lane(desk.hop, self.failed.emit, "comparison")
@@ -105,12 +103,28 @@ class ComparisonLayers(QObject):
         self._active = on
         self._case.show_only_present(on, not_even_it=True)
         self._case.first_place = self._first_place if on else lambda case: None
+        self._select(on)
         if on:
             self._ask()
         else:
             self._blink.stop()
             self._ready = self._ahead = None  # masks may change meanwhile
             self._leave()
+
+    def _select(self, on: bool) -> None:
+        """Select the image, as keys of another layer come before the step's; or what was before."""
+        selection = self._viewer.layers.selection
+        layers = self._viewer.layers
+        image = next((i for i in self._case.images if i.visible and i in layers), None)
+        if on:
+            self._selected = selection.active
+            selection.active = image or selection.active
+        elif self._selected in layers:
+            selection.active = self._selected
+
+    def prepare(self) -> None:
+        """Make what the second view shows: it takes long, and is asked for by a click."""
+        _ = self.second.overlay
 
     def close(self) -> None:
         """Take the layers and the second view away; no more work is taken."""
@@ -249,31 +263,28 @@ class ComparisonLayers(QObject):
 
     def set_part(self, number: int, on: bool) -> None:
         """Show or hide one of the seven parts of the agreement; nothing is read or copied."""
-        self._parts = self._parts | {number} if on else self._parts - {number}
-        self._apply()
+        parts = self._ways.parts
+        self._change(parts=parts | {number} if on else parts - {number})
 
     def set_outlines(self, on: bool) -> None:
         """Show or hide the outlines of the reference and of both predictions."""
-        self._outlines = on
-        self._apply()
+        self._change(outlines=on)
 
     def set_blink(self, on: bool) -> None:
-        """Show the outlines of the two predictions in turn, or both."""
-        self._blinked = "baseline" if on else None
+        """Show the two predictions in turn, filled and outlined, or their agreement again."""
+        self._change(blinked="baseline" if on else None)
         self._blink_or_not()
-        self._apply()
 
     def set_swipe(self, share: float | None) -> None:
         """Show the baseline left of a line and the new model right of it; None for no line.
 
         `share` is of the width of the image as far as it is in view, 0 to 1.
         """
-        self._share = share
-        self._apply()
+        self._change(share=share)
 
     def set_side_by_side(self, on: bool) -> None:
         """Show the new model in a second view beside the first, which follows it."""
-        self._both = on
+        self._ways = replace(self._ways, both=on)
         self._show_second()
         self._apply()
 
@@ -326,34 +337,22 @@ class ComparisonLayers(QObject):
 
     def _look(self, view: int) -> Look:
         """Return what the first or the second view shows."""
-        overlay = self.loaded.overlay if self.loaded is not None else None
-        who: set[Who] = {"reference", "baseline", "new"}
-        caption = ""
-        if self._both:
-            who -= {"baseline" if view else "new"}
-            caption = overlay.arms[view] if overlay else ""
-        elif self._share is not None and overlay is not None:
-            caption = f"{overlay.baseline} | {overlay.new}"
-        elif self._blinked is not None and overlay is not None:
-            who -= {"new" if self._blinked == "baseline" else "baseline"}
-            caption = overlay.baseline if self._blinked == "baseline" else overlay.new
-        there = {part.number for part in classes(bool(self.loaded and self.loaded.has_reference))}
-        return Look(
-            parts=frozenset(self._parts & there),
-            outlines=frozenset(who if self._outlines else ()),
-            share=None if self._both else self._share,
-            caption=caption,
-        )
+        return self._ways.look(self.loaded, view)
+
+    def _change(self, **ways: Any) -> None:
+        self._ways = replace(self._ways, **ways)
+        self._apply()
 
     def _apply(self) -> None:
         if self.loaded is not None:
             self.overlay.set_look(self._look(0))
+        if self.loaded is not None and self.second.is_open:
             self.second.overlay.set_look(self._look(1))
 
     def _show_second(self) -> None:
-        if not self._both:
+        if not self._ways.both:
             self.second.leave()
-        if not self._both or self.loaded is None:
+        if not self._ways.both or self.loaded is None:
             return
         self.second.open()
         self.second.show_image()
@@ -376,15 +375,14 @@ class ComparisonLayers(QObject):
             )
 
     def _blink_or_not(self) -> None:
-        if self._blinked is not None and self.loaded is not None:
+        if self._ways.blinked is not None and self.loaded is not None:
             self._blink.start()
         else:
             self._blink.stop()
 
     def _turn(self) -> None:
-        if self._blinked is not None:
-            self._blinked = "new" if self._blinked == "baseline" else "baseline"
-            self._apply()
+        if self._ways.blinked is not None:
+            self._change(blinked="new" if self._ways.blinked == "baseline" else "baseline")
 
     def _moved(self, event: Any = None) -> None:
         self.overlay.follow()
@@ -405,6 +403,7 @@ class ComparisonLayers(QObject):
         self._case.fading.append(layer)
         self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = selected
+        self._case.added.emit(layer)  # its own keys would come before the step's
 
     def _removed(self, event: Any) -> None:
         """Forget a layer that a person took away; it comes with the next case."""

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractSpinBox, QComboBox, QLabel, QVBoxLayout, QWidget
 
-from napari_backsplit.widgets._layout import narrow
+from napari_backsplit.widgets._layout import narrow, short
 from napari_backsplit.widgets._texts import ways
 
 AUTOMATIC = "automatic"
@@ -21,6 +21,8 @@ UNITS = {"mm": "mm", "gb": "GB", "s": "s"}
 WORDS = {"lr": "learning rate", "tls": "TLS", "ca": "authority", "cert": "certificate"}
 """What a short word in a field's name stands for."""
 MOST = 1_000_000_000
+LETTERS = 34
+"""How many letters of a choice are shown; its tool tip has them all."""
 
 Choices = Sequence[str | tuple[str, str]]
 """Values, or values with the words that stand for them."""
@@ -134,7 +136,9 @@ class Choice:
         if self._optional:
             self._box.addItem(AUTOMATIC, None)
         for value, words in _pairs(choices):
-            self._box.addItem(words, value)
+            self._box.addItem(short(words, LETTERS), value)
+            tip = words if len(words) > LETTERS else None
+            self._box.setItemData(self._box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self._box.blockSignals(blocked)
         if present is not None:
             self._select(present)

@@ -220,6 +220,17 @@ def refresh_bounds(layer: Labels, bounds: Bounds) -> None:
     layer.refresh(thumbnail=False, highlight=False, extent=False)
 
 
+def lock(layer: Layer) -> None:
+    """Keep a layer from being changed: napari lets it be changed again with each new array."""
+    layer.editable = False
+    layer.events.editable.connect(_lock_again)
+
+
+def _lock_again(event: Any) -> None:
+    if event.source.editable:
+        event.source.editable = False
+
+
 def widen_range(layer: Layer) -> None:
     """Let the contrast slider of an image layer of ours reach beyond its first window.
 

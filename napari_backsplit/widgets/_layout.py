@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
@@ -25,7 +25,27 @@ def scrolling(inside: QWidget) -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setWidget(inside)
+    _Bottom(area)
     return area
+
+
+class _Bottom(QObject):
+    """Keeps the end of what scrolls in view where it was: a message below takes of its room."""
+
+    def __init__(self, area: QScrollArea) -> None:
+        super().__init__(area)
+        self._area = area
+        self._height = 0
+        area.viewport().installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Scroll by what the room became less (called by Qt)."""
+        if event.type() == QEvent.Type.Resize:
+            bar, height = self._area.verticalScrollBar(), self._area.viewport().height()
+            lost, self._height = self._height - height, height
+            if 0 < bar.maximum() == bar.value() and lost > 0:
+                QTimer.singleShot(0, self, lambda: bar.setValue(bar.maximum()))
+        return False
 
 
 def narrow(box: QComboBox) -> QComboBox:

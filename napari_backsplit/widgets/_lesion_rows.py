@@ -101,15 +101,15 @@ class Column:
 
 def found_text(row: TableRow, pair: Pair) -> str:
     """Say by whom a row is marked, in a word."""
-    if row.kind in ("nothing", "case", "no reference"):
-        words = {"nothing": "no lesion", "case": NONE, "no reference": "no ref."}
+    words = {"nothing": "no lesion", "case": NONE, "no reference": "no ref.", "not measured": NONE}
+    if row.kind in words:
         return words[row.kind]
     baseline, new = pair.finders(row)
     if baseline and new:
         return "●● both"
     if new:
         return "○● new"
-    return "●○ old" if baseline else "○○ none"
+    return "●○ base." if baseline else "○○ none"
 
 
 def lesion_text(row: TableRow, pair: Pair) -> str:
@@ -191,8 +191,7 @@ COLUMNS = (
     ),
     Column(
         "Found",
-        "Which of the two marks it: the first circle is the baseline (old), the second the new "
-        "model",
+        "Which of the two marks it: the first circle is the baseline, the second the new model",
         found_text,
         lambda row, pair: (row.kind, pair.finders(row)),
         62,

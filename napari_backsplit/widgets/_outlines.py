@@ -21,7 +21,7 @@ from napari_backsplit.backend.comparison.agreement import (
     Who,
     part_of,
 )
-from napari_backsplit.widgets._layers import Placement
+from napari_backsplit.widgets._layers import Placement, lock
 
 Lines = NDArray[np.float64]
 """(N, 2, 2): start and end of lines along the axes (row, column), in voxels of the slice."""
@@ -256,6 +256,7 @@ class Outlines:
             units=("mm", "mm", "mm"),
             axis_labels=("z", "y", "x"),
         )
+        lock(layer)
         self._add(layer)
         return layer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,44 +12,24 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_backsplit.backend.comparison.agreement import CLASSES, OUTLINE_COLOURS, Who
+from napari_backsplit.backend.comparison.agreement import CLASSES, OUTLINE_COLOURS
 from napari_backsplit.backend.comparison.overlays import Loaded
 from napari_backsplit.widgets._case_layers import move_layer
 from napari_backsplit.widgets._layers import (
     TRANSPARENT,
     Placement,
     label_map_layer,
+    lock,
     placement,
     shown,
 )
+from napari_backsplit.widgets._look import Look
 from napari_backsplit.widgets._outlines import Outlines
 from napari_backsplit.widgets._swipe import BASELINE, NEW, SwipedMap, column_of
 
 AGREEMENT, SWIPE, PROBABILITY = "agreement", "swipe", "probability"
 OPACITY = 0.6
 CAPTION = "backsplit_compared"
-PARTS = frozenset(part.number for part in CLASSES)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What is to be seen.
-
-    Attributes
-    ----------
-    parts : frozenset of int
-        The parts of the agreement; none hides it.
-    outlines : frozenset of Who
-    share : float, optional
-        Where the line of the swipe is; None for no swipe.
-    caption : str
-        Words on the canvas.
-    """
-
-    parts: frozenset[int] = PARTS
-    outlines: frozenset[Who] = frozenset(("reference", "baseline", "new"))
-    share: float | None = None
-    caption: str = ""
 
 
 class OverlayLayers:
@@ -177,7 +156,7 @@ class OverlayLayers:
             return
         look = self._look
         # A map that is seen through filled parts has colours that mean nothing.
-        filled = look.share is None and not self._probable
+        filled = look.share is None and look.alone is None and not self._probable
         self._show_agreement(bool(look.parts) and filled)
         self._draw()
         self._say(look.caption)
@@ -201,9 +180,16 @@ class OverlayLayers:
         assert self._place is not None
         share, array = self._look.share, shown(self._loaded.agreement)
         found = None if share is None else column_of(self._viewer, self._place, share)
-        self._show_swipe(found)
         column = None if found is None else found[1] - 0.5
+        self._show_swipe(found or self._all_of_one())
         self.outlines.draw(array, self._place, self._look.outlines, column)
+
+    def _all_of_one(self) -> tuple[int, int] | None:
+        """Return the end of the last axis that leaves all of the map to one prediction."""
+        alone = self._look.alone
+        if alone is None or self._probable or self._loaded is None:
+            return None
+        return 2, self._loaded.agreement.shape[2] if alone == "baseline" else 0
 
     def _show_swipe(self, found: tuple[int, int] | None) -> None:
         layer = self._layers.get(SWIPE)
@@ -252,7 +238,6 @@ class OverlayLayers:
 
     def _make_labels(self, name: str, data: Any, colormap: DirectLabelColormap) -> Layer:
         layer = Labels(data, colormap=colormap, **self._space(name), opacity=OPACITY)
-        layer.editable = False
         return self._keep(name, layer)
 
     def _make_probability(self, data: Any) -> Layer:
@@ -260,6 +245,7 @@ class OverlayLayers:
         return self._keep(PROBABILITY, Image(data, **self._space(PROBABILITY), **look))
 
     def _keep(self, name: str, layer: Layer) -> Layer:
+        lock(layer)
         self._add(layer)
         self._layers[name] = layer
         return layer

@@ -8,7 +8,12 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QSlider, QWidget
 
-from napari_backsplit.backend.comparison.agreement import CLASSES, CLASSES_WITHOUT_REFERENCE
+from napari_backsplit.backend.comparison.agreement import (
+    CLASSES,
+    CLASSES_WITHOUT_REFERENCE,
+    OUTLINE_COLOURS,
+    Who,
+)
 from napari_backsplit.widgets._layout import (
     Wheel,
     bold,
@@ -20,10 +25,17 @@ from napari_backsplit.widgets._layout import (
     swatch,
 )
 from napari_backsplit.widgets._lesion_rows import Pair, volume
+from napari_backsplit.widgets._painted import Entry, PaintedLegend
 from napari_backsplit.widgets._tools import LOOKING
 
 NO_REFERENCE = "There is no reference: it shows where the two agree, not which of them is right."
 _STEPS = 1000
+_LINES: dict[Who, Qt.PenStyle] = {
+    "reference": Qt.PenStyle.SolidLine,
+    "baseline": Qt.PenStyle.DashLine,
+    "new": Qt.PenStyle.SolidLine,
+}
+"""How the outlines are drawn on the image."""
 
 
 class PartsBox(QWidget):
@@ -55,7 +67,10 @@ class PartsBox(QWidget):
         self.title.setMinimumWidth(40)
         self.said = QLabel()
         self.said.setWordWrap(True)
-        fill_column(self, self.title, self.said, self._build_legend(), self._build_ways())
+        self.lines = PaintedLegend("")
+        fill_column(
+            self, self.title, self.lines, self.said, self._build_legend(), self._build_ways()
+        )
         self._connect()
         self.show_case("", None, {})
 
@@ -137,6 +152,10 @@ class PartsBox(QWidget):
         self.title.setToolTip(case)
         self.said.setText("" if has_reference else NO_REFERENCE)
         self.said.setVisible(not has_reference)
+        drawn = [who for who in _LINES if has_reference or who != "reference"]
+        self.lines.show_entries(
+            [Entry(OUTLINE_COLOURS[who], _LINES[who], who, "") for who in drawn]
+        )
         for number, tick in self.parts.items():
             part = known.get(number)
             for widget in (tick, self.volumes[number]):

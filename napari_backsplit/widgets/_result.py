@@ -24,6 +24,7 @@ from napari_backsplit.widgets._layout import (
 from napari_backsplit.widgets._lesion_rows import Pair
 
 if TYPE_CHECKING:
+    from napari_backsplit.backend.comparison.results import Verdict
     from napari_backsplit.backend.shown import Listed, Shown
 
 NONE_YET = "Nothing is compared yet. A fine-tune compares itself; its result comes up here."
@@ -175,8 +176,7 @@ class ResultBox(QWidget):
             return
         others = [v for v in own if v is not main]
         said = "\n".join(f"Against {name_of(v.against)}: {v.sentence}" for v in others)
-        details = dict.fromkeys(text for v in own for text in v.details)
-        self._say(main.sentence, said, tuple(details))
+        self._say(main.sentence, said, details_of([main, *others]))
 
     def _say(self, sentence: str, more: str, details: Sequence[str]) -> None:
         for label, text in ((self.sentence, sentence), (self.more, more)):
@@ -187,3 +187,15 @@ class ResultBox(QWidget):
 
     def _tell_pair(self, _: Any = None) -> None:
         self.pair_wanted.emit(self.target.currentData(), self.new.currentData())
+
+
+def details_of(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Return what is to be read with some verdicts of one model: each pair's under its name."""
+    if len(verdicts) == 1:
+        return verdicts[0].details
+    found: list[str] = []
+    for verdict in verdicts:
+        if verdict.details:
+            found += [f"{verdict.arm} against {name_of(verdict.against)}:"]
+            found += [f"– {text}" for text in verdict.details]
+    return tuple(found)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QObject, QUrl
+from qtpy.QtCore import QObject, QProcess, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog
 
@@ -68,8 +70,8 @@ class ResultFiles(QObject):
 
     def _open(self, name: str) -> None:
         report = self._report()
-        if report is not None:
-            open_path(report if name else report.parent)
+        if report is not None and not open_path(report if name else report.parent):
+            self._desk.told.emit(f"Nothing on this machine opens it: it is {report}.")
 
     # ------------------------------------------------------------------ PDF
 
@@ -83,8 +85,12 @@ class ResultFiles(QObject):
 
     def _has_printed(self, file: Path) -> None:
         self._box.pdf.setEnabled(True)
-        self._desk.told.emit(f"Printed: {file.name}, beside the report.")
-        open_path(file)
+        project = self._desk.project
+        inside = project is not None and file.is_relative_to(project.folder)
+        place = file.parent.relative_to(project.folder).as_posix() if project and inside else ""
+        said = f"Printed: {file.name}, in {place or 'the folder of the report'}."
+        opens = open_path(file)
+        self._desk.told.emit(said if opens else f"{said} Nothing here opens it: press Folder.")
 
     def _not_printed(self, error: BaseException) -> None:
         self._box.pdf.setEnabled(True)
@@ -130,6 +136,15 @@ def _ask_for_file(parent: Any, name: str) -> str:
     return str(chosen)
 
 
-def open_path(path: Path) -> None:
-    """Show a file or a folder with what the desktop opens it with."""
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+def open_path(path: Path) -> bool:
+    """Show a file or a folder with what the desktop opens it with; False where nothing does."""
+    opener = shutil.which("xdg-open") if sys.platform == "linux" else None
+    if opener is None:
+        return bool(QDesktopServices.openUrl(QUrl.fromLocalFile(str(path))))
+    process = QProcess()  # as Qt would call it, but for what it writes on the terminal
+    process.setProgram(opener)
+    process.setArguments([str(path)])
+    process.setStandardOutputFile(QProcess.nullDevice())
+    process.setStandardErrorFile(QProcess.nullDevice())
+    started = process.startDetached()
+    return bool(started[0] if isinstance(started, tuple) else started)

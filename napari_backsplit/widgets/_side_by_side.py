@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,6 @@ class SideBySide(QObject):
     def __init__(self, viewer: ViewerModel, layers: CaseLayers, parent: QObject) -> None:
         super().__init__(parent)
         self._viewer, self._case = viewer, layers
-        self.model = ViewerModel(title=TITLE)
-        self.overlay = OverlayLayers(self.model, self._add, set_visible)
         self._image: Image | None = None
         self._source: Layer | None = None
         self._dock: QDockWidget | None = None
@@ -53,6 +51,16 @@ class SideBySide(QObject):
         self._following = False
         self._linked: list[tuple[Any, Callable[..., None]]] = []
         self.is_open = False
+
+    @cached_property
+    def model(self) -> ViewerModel:
+        """Made when it is first asked for, as it takes long."""
+        return ViewerModel(title=TITLE)
+
+    @cached_property
+    def overlay(self) -> OverlayLayers:
+        """Of the model."""
+        return OverlayLayers(self.model, self._add, set_visible)
 
     def open(self) -> None:
         """Show the second view."""
@@ -86,7 +94,8 @@ class SideBySide(QObject):
     def close(self) -> None:
         """Take it away for good."""
         self.leave()
-        self.overlay.close()
+        if "overlay" in vars(self):
+            self.overlay.close()
         if self._dock is not None:
             self._dock.removeEventFilter(self)
             self._viewer.window.remove_dock_widget(self._dock)
@@ -97,7 +106,8 @@ class SideBySide(QObject):
     def blank(self) -> None:
         """Show nothing until the next case is there."""
         self._unlink_image()
-        self.overlay.blank()
+        if "overlay" in vars(self):
+            self.overlay.blank()
         if self._image is not None:
             set_visible(self._image, False)
 

@@ -13,6 +13,7 @@ from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.volume import write_volume
 from napari_backsplit.widgets._layers import KEY, SOFT_TISSUE_HU, volume_of_layer, window
+from napari_backsplit.widgets._layout import short
 
 PROJECTS = "BackSplit"
 IMAGES = "Images (*.nii *.nii.gz *.nrrd *.mha *.mhd)"
@@ -78,3 +79,10 @@ def _new_folder(parent: Path) -> Path:
         if not folder.exists():
             return folder
     raise ProjectError(f"{parent} is full of projects.", "Make one with Project > New.")
+
+
+def title_of(project: Project) -> str:
+    """Return a project's name with what is to be known of it at a glance."""
+    cases = len(project.schema.cases)
+    alone = " · read only" if project.read_only else ""
+    return f"{short(project.schema.name)} · {cases} case{'s' * (cases != 1)}{alone}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, Qt, Signal, Slot
@@ -35,6 +36,12 @@ class Hop(QObject):
         while self._waiting:
             self._call()
 
+    def finish(self) -> None:
+        """Call at once what waits, for a window that is gone: nobody is told what goes wrong."""
+        while self._waiting:
+            with suppress(Exception):
+                self._waiting.popleft()()
+
     @Slot()
     def _call(self) -> None:
         if self._waiting:
@@ -55,6 +62,7 @@ class Lane:
     def __init__(self, hop: Hop, failed: Callable[[BaseException], object], name: str) -> None:
         self._hop = hop
         self._failed = failed
+        self._closed = False
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"backsplit {name}")
 
     def do(
@@ -63,13 +71,30 @@ class Lane:
         then: Callable[[Result], object] | None = None,
         failed: Callable[[BaseException], object] | None = None,
     ) -> Future[Result]:
-        """Do some work after what was given before; tell its outcome in the window's thread."""
-        future = self._pool.submit(work)
+        """Do some work after what was given before; tell its outcome in the window's thread.
+
+        While Python ends it takes no more threads: the work is then done at once, in this one.
+        """
+        future = self._submitted(work)
         future.add_done_callback(lambda done: self._tell(done, then, failed or self._failed))
+        return future
+
+    def _submitted(self, work: Callable[[], Result]) -> Future[Result]:
+        try:
+            return self._pool.submit(work)
+        except RuntimeError:
+            if self._closed:
+                raise
+        future: Future[Result] = Future()
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
         return future
 
     def close(self, *, drop: bool = False) -> None:
         """Take no more work; `drop` forgets what has not begun. It does not wait."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=drop)
 
     def _tell(

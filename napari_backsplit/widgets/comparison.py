@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.components import ViewerModel
@@ -19,23 +20,29 @@ from napari_backsplit.widgets._colours import follow_theme
 from napari_backsplit.widgets._compare_asking import CompareWays
 from napari_backsplit.widgets._comparing import Comparing
 from napari_backsplit.widgets._comparison_layers import ComparisonLayers
+from napari_backsplit.widgets._counted import Counted
 from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._figures import Figures
 from napari_backsplit.widgets._jobs import JobMonitor
+from napari_backsplit.widgets._keys import looking_keys
 from napari_backsplit.widgets._layout import in_column, scrolling
 from napari_backsplit.widgets._lesion_rows import Pair
 from napari_backsplit.widgets._lesion_table import LesionTable
-from napari_backsplit.widgets._orientation import show_next_plane
 from napari_backsplit.widgets._parts import PartsBox
 from napari_backsplit.widgets._result import ResultBox
 from napari_backsplit.widgets._result_files import ResultFiles
 from napari_backsplit.widgets._threads import Lane
 from napari_backsplit.widgets._tools import Tools
+from napari_backsplit.widgets._turns import Turns
 
 if TYPE_CHECKING:
     from napari_backsplit.widgets._watch import ChainView
 
 _NOBODY = Pair("", "")
+_ORDER = ("choosing", "monitor", "result", "looking")
+"""The parts, from above to below."""
+_MESSAGE_PX = 90
+"""How high a message below the panel is at most."""
 
 
 class ComparisonPanel(QWidget):
@@ -74,51 +81,89 @@ class ComparisonPanel(QWidget):
         self.comparing = Comparing(desk, self._ways)
         self.layers = layers or ComparisonLayers(viewer, desk, tools.layers)
         self._lane = Lane(desk.hop, desk.failed.emit, "looking")
-        self._counts = Lane(desk.hop, desk.failed.emit, "counting")
         self.pair, self.target = _NOBODY, ""
         self._active = self._closed = False
         self._opened: Any = None
         self._case = ""
         self._asked_for, self._asked_case = 0, ""
         self._chain, self._over = "", False
-        self._build(viewer)
+        self._turns = Turns(self)
+        self._room = 0
+        self._forget_theme: Callable[[], object] = lambda: None
+        self._build()
         self._connect()
-        self._forget_theme = follow_theme(viewer, self.figures.set_colours)
-        self.destroyed.connect(self._forget_theme)  # napari does not close what it deletes
 
     # ------------------------------------------------------------------ build
 
-    def _build(self, viewer: ViewerModel) -> None:
-        self.choosing = ChoosingBox(self._desk, self.comparing)
-        self.monitor = JobMonitor(viewer)
+    def _build(self) -> None:
+        """Make what is small; the rest is made when it is first asked for, as it takes long."""
         self.result = ResultBox()
         self.files = ResultFiles(self._desk, self.comparing, self.result, self._ways)
-        self.parts, self.table, self.figures = PartsBox(), LesionTable(), Figures()
-        self.looking = in_column(self.parts, self.table, self.figures)
-        inside = in_column(self.choosing, self.monitor, self.result, self.looking)
-        inside.layout().addStretch(1)
-        inside.setMinimumWidth(1)  # a part that asks for too much is cut off, not all of them
-        self.monitor.hide()
+        self.parts, self.table = PartsBox(), LesionTable()
+        self.counted = Counted(self._desk, self.parts, self._ways)
+        self.looking = in_column(self.parts, self.table)
         self.looking.hide()
+        self._inside = in_column()
+        self._inside.layout().addStretch(1)
+        self._inside.setMinimumWidth(1)  # a part that asks for too much is cut off, not all
+        self._there: set[str] = set()
+        self._put("result", self.result)
+        self._put("looking", self.looking)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(scrolling(inside), 1)
+        column.addWidget(scrolling(self._inside), 1)
+
+    def _put(self, name: str, part: QWidget) -> None:
+        above = self._there & set(_ORDER[: _ORDER.index(name)])
+        self._there.add(name)
+        layout = self._inside.layout()
+        assert isinstance(layout, QVBoxLayout)
+        layout.insertWidget(len(above), part)
+
+    @cached_property
+    def choosing(self) -> ChoosingBox:
+        """What is compared."""
+        choosing = ChoosingBox(self._desk, self.comparing)
+        self._put("choosing", choosing)
+        return choosing
+
+    @cached_property
+    def monitor(self) -> JobMonitor:
+        """What goes on."""
+        monitor = JobMonitor(self._viewer)
+        monitor.hide()
+        monitor.changed.connect(self._seen)
+        monitor.repeat_asked.connect(self._repeat)
+        monitor.told.connect(self._desk.told)
+        monitor.failed.connect(self._desk.failed)
+        self._put("monitor", monitor)
+        return monitor
+
+    @cached_property
+    def figures(self) -> Figures:
+        """The figures of the result."""
+        figures = Figures()
+        figures.hide()
+        figures.chosen.connect(self.open_case)
+        self._forget_theme = follow_theme(self._viewer, figures.set_colours)
+        self.destroyed.connect(self._forget_theme)  # napari does not close what it deletes
+        self.looking.layout().addWidget(figures)
+        return figures
+
+    def _is_made(self, part: str) -> bool:
+        return part in vars(self)
 
     def _connect(self) -> None:
         comparing, desk = self.comparing, self._desk
         comparing.begun.connect(self._begun)
         comparing.results_changed.connect(self._show_results)
         comparing.shown_changed.connect(self._show_result)
-        self.monitor.changed.connect(self._seen)
-        self.monitor.repeat_asked.connect(self._repeat)
-        for part in (self.monitor, self.table, self.layers):
+        for part in (self.table, self.layers):
             part.told.connect(desk.told)
-        for part in (self.monitor, self.layers):
-            part.failed.connect(desk.failed)
+        self.layers.failed.connect(desk.failed)
         self.result.wanted.connect(comparing.show)
         self.result.pair_wanted.connect(self._look_at)
         self.table.chosen.connect(self.go_to)
-        self.figures.chosen.connect(self.open_case)
         self._connect_parts()
         desk.project_changed.connect(self._project_changed)
         desk.case_changed.connect(self._show_case)
@@ -135,9 +180,14 @@ class ComparisonPanel(QWidget):
         layers.side_by_side_closed.connect(parts.take_side_back)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Give the table more room in a high window (called by Qt)."""
+        """Give the table more room in a high window (called by Qt).
+
+        A message that comes and goes below the panel is no reason to move what is read.
+        """
         super().resizeEvent(event)
-        self.table.set_room(self.height())
+        if abs(self.height() - self._room) > _MESSAGE_PX:
+            self._room = self.height()
+            self.table.set_room(self._room)
 
     # ------------------------------------------------------------------ shown or not
 
@@ -148,39 +198,31 @@ class ComparisonPanel(QWidget):
                 self._look()
             return
         self._active = on
-        self.layers.set_active(on)
+        self._turns.drop()
         self._tools.choose("look" if on else "point")
-        self._tools.looking = self._keys() if on else {}
+        self._tools.looking = looking_keys(self._viewer, self.table, self.parts) if on else {}
         if on:
-            self._look()
-            self._show_case()
+            choosing = (lambda: self.choosing, lambda: self.choosing.form)
+            begin = partial(self.layers.set_active, True)
+            self._turns.do(*choosing, begin, self._look, self._show_case)
+        else:
+            self.layers.set_active(False)
 
     def close_all(self) -> None:
         """End the threads and take the layers away; jobs go on."""
         if self._closed:
             return
         self._closed = True
+        self._turns.drop()
         self._forget_theme()
         self._tools.looking = {}
         self.comparing.close()
-        self.monitor.close_all()
+        if self._is_made("monitor"):
+            self.monitor.close_all()
         self.layers.close()
         self.files.close()
-        for lane in (self._lane, self._counts):
-            lane.close(drop=True)
-
-    def _keys(self) -> dict[str, Any]:
-        jumps = {
-            name if step > 0 else f"{name} before": partial(self.table.jump, name, step)
-            for name, step in self.table.jumps
-        }
-        return {
-            **jumps,
-            "case": partial(self.table.step_case, 1),
-            "case before": partial(self.table.step_case, -1),
-            "blink": self.parts.blink.toggle,
-            "plane": lambda: show_next_plane(self._viewer),
-        }
+        self.counted.close()
+        self._lane.close(drop=True)
 
     def _project_changed(self) -> None:
         if self._active or self._desk.project is None:
@@ -195,8 +237,8 @@ class ComparisonPanel(QWidget):
             return
         self._opened, self._chain = project, ""
         self.choosing.begin_anew()
-        self.monitor.show_nothing()
-        self.monitor.hide()
+        if self._is_made("monitor"):
+            self._hide_monitor()
         self.comparing.open()
         if project is not None:
             work = partial(self._ways.running, project.folder)
@@ -215,8 +257,17 @@ class ComparisonPanel(QWidget):
     def _watch(self, chain: str) -> None:
         if self._desk.project is not None and chain:
             self._chain, self._over = chain, False
+            folder = self._desk.project.folder
+            self._turns.do(lambda: self.monitor, partial(self._show_chain, folder, chain))
+
+    def _show_chain(self, folder: Path, chain: str) -> None:
+        if chain == self._chain:
             self.monitor.show()
-            self.monitor.show_chain(self._desk.project.folder, chain)
+            self.monitor.show_chain(folder, chain)
+
+    def _hide_monitor(self) -> None:
+        self.monitor.show_nothing()
+        self.monitor.hide()
 
     def _seen(self, view: ChainView | None) -> None:
         """Open the result once its chain is over."""
@@ -226,8 +277,7 @@ class ComparisonPanel(QWidget):
             self._over = True
             self.comparing.let_begin_again()
         if view.status.state is State.SUCCEEDED:
-            self.monitor.show_nothing()
-            self.monitor.hide()
+            self._hide_monitor()
             self.comparing.look_for_results(newest=True)
 
     def _repeat(self, job: Any, changes: dict[str, Any]) -> None:
@@ -264,11 +314,17 @@ class ComparisonPanel(QWidget):
         self.layers.look_ahead(None)  # of another result or model
         rows = [row for row in shown.table if row.target == target]
         self.table.show_rows(rows, self.pair)
-        self.figures.show_result(shown, target, self.pair)
-        self.figures.setVisible(bool(shown.cases))
         self.looking.show()
+        show = partial(self._show_figures, shown, target, self.pair)
+        self._turns.do(lambda: self.figures, show, self.layers.prepare)
         self._case = self._asked_case = ""
         self._show_case()
+
+    def _show_figures(self, shown: Shown, target: str, pair: Pair) -> None:
+        if (shown, target, pair) == (self.comparing.shown, self.target, self.pair):
+            self.figures.show_result(shown, target, pair)
+            self.figures.mark_case(self._case)
+            self.figures.setVisible(bool(shown.cases))
 
     # ------------------------------------------------------------------ the case
 
@@ -302,8 +358,9 @@ class ComparisonPanel(QWidget):
         elif annotation.case != self._case:
             self._case = annotation.case
             self.table.mark_case(self._case)
-            self.figures.mark_case(self._case)
-            self.parts.show_case(self._case, None, {})
+            if self._is_made("figures"):
+                self.figures.mark_case(self._case)
+            self.counted.show_case(self._case)
             if self._asked_case != self._case:
                 self._ask_for_overlay(shown, self._case)
             self._look_ahead(shown)
@@ -342,18 +399,5 @@ class ComparisonPanel(QWidget):
             self.layers.look_ahead(overlay)
 
     def _has_loaded(self, loaded: Any) -> None:
-        """Count the volumes of the parts, away from the window's thread."""
         self.files.show_case(loaded.overlay if loaded is not None else None)
-        if loaded is not None:
-            self.parts.show_case(loaded.overlay.case, loaded, {})
-            number = self._asked_for
-            work = partial(self._count, loaded, number)
-            self._counts.do(work, partial(self._has_volumes, loaded, number))
-
-    def _count(self, loaded: Any, number: int) -> Any:
-        """Return the volumes; None where another case was asked for since. Called in a thread."""
-        return self._ways.volumes_ml(loaded) if number == self._asked_for else None
-
-    def _has_volumes(self, loaded: Any, number: int, volumes: Any) -> None:
-        if number == self._asked_for and volumes is not None:
-            self.parts.show_case(self._case, loaded, volumes)
+        self.counted.show_loaded(loaded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from napari_backsplit.widgets._desk import Desk
 from napari_backsplit.widgets._following import Following
 from napari_backsplit.widgets._keys import show_keys
 from napari_backsplit.widgets._layout import bold, scrolling, short
+from napari_backsplit.widgets._leaving import abandon
 from napari_backsplit.widgets._message import MessageBar
 from napari_backsplit.widgets._opening import warm_up, warm_up_later
 from napari_backsplit.widgets._starting import (
@@ -42,6 +42,7 @@ from napari_backsplit.widgets._starting import (
     open_sample,
     project_from_layer,
     sample_folder,
+    title_of,
 )
 from napari_backsplit.widgets._supervising import Supervising
 from napari_backsplit.widgets._telling import Announcer
@@ -100,7 +101,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         self._closed = False
         QApplication.instance().aboutToQuit.connect(self.close_all)
         # napari does not close the dock that it deletes with its window.
-        self.destroyed.connect(partial(_abandon, self.desk))
+        self.destroyed.connect(partial(abandon, self.desk))
         self.desk.files.do(warm_up, lambda _: self._warm_up_later())
         self.desk.load_settings()
         self.look_for_engines()
@@ -180,13 +181,7 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
     def _show_project(self) -> None:
         self.message.hide()
         project = self.desk.project
-        cases = len(project.schema.cases) if project else 0
-        alone = " · read only" if project and project.read_only else ""
-        self.title.setText(
-            f"{short(project.schema.name)} · {cases} case{'s' * (cases != 1)}{alone}"
-            if project
-            else "No project"
-        )
+        self.title.setText(title_of(project) if project else "No project")
         self.title.setToolTip(str(project.folder) if project else "")
         for action in (self.add_images, self.add_folder, self.adopt, self.close_action):
             action.setEnabled(project is not None)
@@ -391,12 +386,9 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
             return
         self._closed = True
         self.tools.close()
-        if self._review is not None:
-            self._review.close_all()
-        if self._training is not None:
-            self._training.close_all()
-        if self._comparison is not None:
-            self._comparison.close_all()
+        for panel in (self._review, self._training, self._comparison):
+            if panel is not None:
+                panel.close_all()
         self.announcer.close_all()
         for part in (self.following, self.supervising, self.layers, self.desk):
             part.close()
@@ -405,11 +397,3 @@ class BackSplitWidget(QWidget):  # type: ignore[misc]
         """Leave nothing running behind (called by Qt)."""
         self.close_all()
         super().closeEvent(event)
-
-
-def _abandon(desk: Desk) -> None:
-    """Write what changed where the dock is gone without having been closed; nobody is told."""
-    with suppress(RuntimeError):  # Qt has deleted it already
-        if not desk.closed:
-            desk.blockSignals(True)
-            desk.close()

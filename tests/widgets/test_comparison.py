@@ -302,12 +302,63 @@ def test_the_report_its_pdf_and_its_folder_are_a_press_away(
     looking: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(_result_files, "open_path", opened.append)
+    monkeypatch.setattr(_result_files, "open_path", lambda path: bool(opened.append(path)))
     box = looking.panel.result
     for button in (box.report, box.folder, box.pdf):
         button.click()
     looking.until(lambda: len(opened) == 3)
     assert [path.name for path in opened] == ["report.html", "nowhere", "report.pdf"]
+    said = "Printed: report.pdf, in the folder of the report. Nothing here opens it: press Folder."
+    looking.until(lambda: looking.told[-1] == said)
+
+
+def test_details_of_two_pairs_stand_under_their_names(looking: Shown, backend: Backend) -> None:
+    against = replace(VERDICT, against="control", details=("2 lesion cases.",))
+    backend.add(result("0009-compare", verdicts=(VERDICT, against)))
+    looking.panel.comparing.look_for_results(newest=True)
+    looking.until(lambda: looking.panel.comparing.shown.id == "0009-compare")
+    assert looking.panel.result.details.text().splitlines() == [
+        "ours against base:",
+        "– 3 lesion cases.",
+        f"ours against {CONTROL_WORDS}:",
+        "– 2 lesion cases.",
+    ]
+
+
+def test_volumes_that_are_counted_stay_while_the_case_does(looking: Shown) -> None:
+    looking.layers.read("case_001")
+    ml = looking.panel.parts.volumes[1]
+    looking.until(lambda: ml.text() == "1.2 ml")
+    looking.panel._look_at(looking.panel.target, "ours")  # the same overlay: it is not read again
+    assert ml.text() == "1.2 ml"
+
+
+def test_volumes_come_where_the_image_shows_the_case_first(looking: Shown) -> None:
+    looking.layers.read("case_002")  # read ahead: it is there before the panel hears of its case
+    looking.desk.open_case("case_002")
+    looking.until(lambda: looking.at("case_002"))
+    looking.until(lambda: looking.panel.parts.volumes[1].text() == "1.2 ml")
+
+
+def test_the_panel_is_made_in_turns(shown: Shown, folder: Path, backend: Backend) -> None:
+    backend.add(result())
+    shown.desk.open_project(lambda: Project.open(folder))
+    shown.until(lambda: shown.desk.annotation is not None)
+    shown.panel.set_active(True)
+    assert not shown.panel._is_made("choosing")
+    shown.until(lambda: shown.panel._is_made("figures"))
+    assert not shown.panel._is_made("monitor")  # nothing goes on
+    assert list(shown.panel.figures.plots) in ([], ["Dice"])
+
+
+def test_a_step_that_is_left_at_once_is_not_begun(shown: Shown, folder: Path) -> None:
+    shown.desk.open_project(lambda: Project.open(folder))
+    shown.until(lambda: shown.desk.annotation is not None)
+    shown.panel.set_active(True)
+    shown.panel.set_active(False)
+    shown.bot.wait(50)
+    assert shown.layers.last("set_active") is False
+    assert not shown.panel._is_made("choosing")
 
 
 def test_the_headline_takes_the_control_into_account(looking: Shown, backend: Backend) -> None:

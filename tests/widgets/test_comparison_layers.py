@@ -399,3 +399,47 @@ def test_a_jump_waits_for_its_case(canvas: Canvas) -> None:
     place = canvas.window.dock.layers.place
     at = stored.canonical().to_lps(place.to_voxel(canvas.viewer.dims.point))
     assert np.allclose(at, stored.to_lps((7, 8, 9)))
+
+
+# --- keys and clicks on our layers ----------------------------------------------------------------
+
+
+def test_no_layer_of_ours_can_be_painted(canvas: Canvas) -> None:
+    canvas.show()
+    canvas.layers.set_swipe(0.5)
+    canvas.layers.set_probability("new")
+    canvas.settled()
+    canvas.show(CASES[1])  # other arrays: napari would let them be changed
+    ours = canvas.layers.overlay.layers
+    assert {"agreement", "swipe", "reference", "new", "baseline"} <= {x.name for x in ours}
+    assert len(ours) > 5
+    for layer in ours:
+        assert not layer.editable, layer.name
+    agreement = canvas.viewer.layers["agreement"]
+    canvas.viewer.layers.selection.active = agreement
+    agreement.mode = "paint"
+    assert agreement.mode == "pan_zoom"
+
+
+def test_keys_of_the_step_come_before_those_of_our_layers(canvas: Canvas) -> None:
+    canvas.show()
+    done: list[str] = []
+    tools = canvas.window.dock.tools
+    tools.active = False
+    tools.looking = {"false": lambda: done.append("F"), "missed": lambda: done.append("M")}
+    for layer in canvas.layers.overlay.layers:
+        for key in ("F", "M"):
+            bound = {str(k): act for k, act in layer.keymap.items()}
+            bound[key](layer)
+    assert done == ["F", "M"] * len(canvas.layers.overlay.layers)
+
+
+def test_what_was_selected_is_selected_again(canvas: Canvas) -> None:
+    canvas.layers.set_active(False)
+    selection = canvas.viewer.layers.selection
+    own = canvas.viewer.add_labels(np.ones((2, 2, 2), int), name="own")
+    selection.active = own
+    canvas.layers.set_active(True)
+    assert selection.active in canvas.window.dock.layers.images
+    canvas.layers.set_active(False)
+    assert selection.active is own

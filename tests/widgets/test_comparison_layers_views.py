@@ -106,6 +106,26 @@ def test_blinking_shows_one_prediction_after_the_other(canvas: Canvas) -> None:
     assert not canvas.layers._blink.isActive()
 
 
+def test_blinking_fills_the_prediction_whose_turn_it_is(canvas: Canvas) -> None:
+    loaded = canvas.show()
+    agreement = loaded.agreement[::-1]
+
+    canvas.layers.set_blink(True)
+    layer = canvas.viewer.layers["swipe"]
+    for who, number in (("baseline", 1), ("new", 2), ("baseline", 1)):
+        assert "agreement" not in canvas.shown()
+        assert "swipe" in canvas.shown()
+        want = part_of(agreement, who) * np.uint8(number)
+        assert np.array_equal(np.asarray(layer.data), want)
+        at = layer.world_to_data(canvas.viewer.dims.point)[0]
+        assert np.array_equal(drawn(layer), want[int(np.rint(at))])
+        canvas.layers._turn()
+
+    canvas.layers.set_blink(False)
+    assert "agreement" in canvas.shown()
+    assert "swipe" not in canvas.shown()
+
+
 def test_a_probability_is_a_layer_over_the_image(canvas: Canvas) -> None:
     loaded = canvas.show()
 

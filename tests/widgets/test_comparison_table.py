@@ -99,7 +99,7 @@ def test_a_column_sorts_and_the_chosen_row_stays(table: LesionTable) -> None:
 def test_cells_say_by_whom_and_how_far(table: LesionTable) -> None:
     assert texts(table, 3) == [
         "●● both",
-        "●○ old",
+        "●○ base.",
         "○● new",
         "○● new",
         "●● both",
@@ -267,13 +267,19 @@ def test_a_click_on_a_dot_tells_its_case(figures: Figures, qtbot: QtBot) -> None
         figures.show_result(result(), "lesion", PAIR)
     canvas = figures.dice.canvas
     box = canvas.getViewBox()
-    qtbot.waitUntil(lambda: 0 < box.width() < canvas.width() <= figures.width())
-    canvas.grab()  # drawn, so that everything is where it stays
-    point = canvas.mapFromScene(box.mapViewToScene(QPointF(1.0, 0.5)))
-    with qtbot.waitSignal(figures.chosen, timeout=5000) as told:
+    qtbot.waitUntil(lambda: 0 < box.width() < canvas.width() == figures.width())
+    told: list[str] = []
+    figures.chosen.connect(told.append)
+
+    def is_told() -> bool:
+        canvas.grab()  # drawn, so that everything is where it stays
+        point = canvas.mapFromScene(box.mapViewToScene(QPointF(1.0, 0.5)))
         qtbot.mouseMove(canvas.viewport(), point)
         qtbot.mouseClick(canvas.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(point))
-    assert told.args == ["case_002"]
+        return bool(told)
+
+    qtbot.waitUntil(is_told)  # the first click may meet a plot that is still laid out
+    assert set(told) == {"case_002"}
 
 
 def test_the_keyboard_goes_from_dot_to_dot(figures: Figures, qtbot: QtBot) -> None:

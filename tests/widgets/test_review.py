@@ -13,6 +13,7 @@ from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.prompts import slices
 from napari_backsplit.backend.volume import Volume, restore
 from napari_backsplit.widgets._layers import shown
+from napari_backsplit.widgets._tools import KEYS
 from napari_backsplit.widgets.review import ReviewPanel
 from tests.backend.structures.drawing import make_project
 from tests.widgets.conftest import Window
@@ -447,9 +448,9 @@ def test_tidying_takes_no_voxel_of_another_support(window: Window, review: Revie
 def test_keys_judge_nothing_in_the_later_steps(window: Window, review: ReviewPanel) -> None:
     window.dock.steps.button(2).click()
     for action in ("accept", "needs_work", "reject"):
-        window.dock.tools._press(action)
+        window.dock.tools._press(KEYS[action][0])
     window.kept()
     assert window.desk.project.verdicts("case_001") == ()
     window.dock.steps.button(1).click()
-    window.dock.tools._press("needs_work")
+    window.dock.tools._press(KEYS["needs_work"][0])
     window.until(lambda: window.desk.project.verdict("case_001") is not None)
