@@ -287,6 +287,7 @@ class ComparisonLayers(QObject):
         self._ways = replace(self._ways, both=on)
         self._show_second()
         self._apply()
+        self.set_probability(self._probability)
 
     def set_probability(self, arm: str | None) -> None:
         """Show the probability map of an arm; None for none. Told where there is no map."""
@@ -367,7 +368,10 @@ class ComparisonLayers(QObject):
     ) -> None:
         if loaded is not self.loaded or arm != self._probability:
             return
-        self.overlay.show_probability(per_cent, arm or "")
+        beside = self.second.is_open and loaded is not None and arm == loaded.overlay.arms[1]
+        self.overlay.show_probability(None if beside else per_cent, arm or "")
+        if self.second.is_open:  # a map stands over the model it is of
+            self.second.overlay.show_probability(per_cent if beside else None, arm or "")
         if per_cent is None and arm is not None and loaded is not None:
             self.told.emit(
                 f"{arm} has no probability map of {loaded.overlay.case}: predict with it again "

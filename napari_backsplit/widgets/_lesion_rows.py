@@ -87,29 +87,51 @@ class Column:
         What it shows of a row.
     key : callable
         What it is sorted by.
+    sample : str
+        A text that fits in.
     right : bool
         A number, which stands at the right.
+    words : callable, optional
+        What its tip says of a row; by default what it shows.
     """
 
     head: str
     tip: str
     text: Callable[[TableRow, Pair], str]
     key: Callable[[TableRow, Pair], Any]
-    width: int
+    sample: str
     right: bool = False
+    words: Callable[[TableRow, Pair], str] | None = None
+
+
+_MARKS = {
+    (True, True): ("●●", "Marked by both"),
+    (True, False): ("●○", "Marked by the baseline only"),
+    (False, True): ("○●", "Marked by the new model only"),
+    (False, False): ("○○", "Marked by neither"),
+}
+_WITHOUT = {
+    "nothing": "no lesion",
+    "case": NONE,
+    "no reference": "no ref.",
+    "not measured": NONE,
+}
+"""What is said of a row that is no lesion."""
 
 
 def found_text(row: TableRow, pair: Pair) -> str:
-    """Say by whom a row is marked, in a word."""
-    words = {"nothing": "no lesion", "case": NONE, "no reference": "no ref.", "not measured": NONE}
-    if row.kind in words:
-        return words[row.kind]
+    """Say by whom a row is marked, in two circles: the baseline, the new model."""
+    return NONE if row.kind in _WITHOUT else _MARKS[_finders(row, pair)][0]
+
+
+def found_words(row: TableRow, pair: Pair) -> str:
+    """Say by whom a row is marked, in words."""
+    return _WITHOUT.get(row.kind) or _MARKS[_finders(row, pair)][1]
+
+
+def _finders(row: TableRow, pair: Pair) -> tuple[bool, bool]:
     baseline, new = pair.finders(row)
-    if baseline and new:
-        return "●● both"
-    if new:
-        return "○● new"
-    return "●○ base." if baseline else "○○ none"
+    return bool(baseline), bool(new)
 
 
 def lesion_text(row: TableRow, pair: Pair) -> str:
@@ -130,6 +152,8 @@ def volume(ml: float) -> str:
 
 def place_text(row: TableRow, pair: Pair) -> str:
     """Say in which support a row lies; of a false positive outside of all, how far from one."""
+    if row.kind in _WITHOUT:
+        return _WITHOUT[row.kind]
     if row.organ:
         return row.organ
     if row.kind == "false positive" and isfinite(row.distance_mm):
@@ -172,21 +196,21 @@ COLUMNS = (
         "The case; choose a row to go there",
         lambda row, pair: row.case,
         lambda row, pair: (row.case, row.target, row.kind != "reference", row.lesion),
-        58,
+        "case_001",
     ),
     Column(
         "No.",
         "The lesion, the largest first; FP: a false positive",
         lesion_text,
         lambda row, pair: (row.kind != "reference", row.lesion),
-        38,
+        "FP 10",
     ),
     Column(
         "ml",
         "Volume in ml",
         lambda row, pair: volume(row.ml),
         lambda row, pair: _known(row.ml),
-        36,
+        "10.0",
         True,
     ),
     Column(
@@ -194,14 +218,15 @@ COLUMNS = (
         "Which of the two marks it: the first circle is the baseline, the second the new model",
         found_text,
         lambda row, pair: (row.kind, pair.finders(row)),
-        62,
+        "●●",
+        words=found_words,
     ),
     Column(
         "Dice",
         "Dice of the lesion by the baseline → by the new model; sorted by the change",
         dice_text,
         lambda row, pair: _known(_NEW(row, pair) - _OLD(row, pair)),
-        72,
+        f"0.00{THIN}→{THIN}0.00",
         True,
     ),
     Column(
@@ -210,7 +235,7 @@ COLUMNS = (
         "is from the nearest",
         place_text,
         place_key,
-        40,
+        "kidney",
     ),
 )
 

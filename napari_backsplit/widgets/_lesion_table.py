@@ -39,6 +39,8 @@ JUMPS: dict[str, tuple[Wanted, str, str]] = {
 }
 """What can be gone to: which rows, its words, and those on its button."""
 
+_MARGIN = 10
+"""Pixels of a cell that hold no text."""
 _LEAST, _MOST, _SHARE = 150, 260, 0.4
 """Pixels the table is high at least, and at most; or a share of the panel where that is more."""
 _NOBODY = Pair("", "")
@@ -72,7 +74,7 @@ class LesionModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return column.text(row, self.pair)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{column.text(row, self.pair)}\n{column.tip}"
+            return f"{(column.words or column.text)(row, self.pair)}\n{column.tip}"
         if role == Qt.ItemDataRole.TextAlignmentRole:
             side = Qt.AlignmentFlag.AlignRight if column.right else Qt.AlignmentFlag.AlignLeft
             return int(side | Qt.AlignmentFlag.AlignVCenter)
@@ -171,8 +173,8 @@ class LesionTable(QWidget):
         self.none = QLabel("No lesion is of this kind.")
         self.table = _Table()
         self.table.setModel(self.model)
-        for number, column in enumerate(COLUMNS):
-            self.table.setColumnWidth(number, column.width)
+        for number, width in enumerate(self.table.widths):
+            self.table.setColumnWidth(number, width)
         self.table.horizontalHeader().setSortIndicator(0, Qt.SortOrder.AscendingOrder)
         self.table.setSortingEnabled(True)
         top = in_row(self.title, self.filter, self.search)
@@ -332,6 +334,8 @@ class _Table(QTableView):
         self.horizontalHeader().setMinimumSectionSize(24)
         self.horizontalHeader().setStretchLastSection(True)
         self.rows, self.most = 3, _MOST
+        advance = self.fontMetrics().horizontalAdvance
+        self.widths = [advance(max(c.sample, c.head, key=advance)) + _MARGIN for c in COLUMNS]
 
     def fit(self) -> None:
         """Be as high as the rows need, within limits."""
@@ -343,8 +347,8 @@ class _Table(QTableView):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Show more of the cases' names where there is room (called by Qt)."""
         super().resizeEvent(event)
-        spare = max(0, event.size().width() - sum(column.width for column in COLUMNS) - 30)
-        self.setColumnWidth(0, COLUMNS[0].width + min(spare // 2, 150))
+        spare = max(0, event.size().width() - sum(self.widths) - 30)
+        self.setColumnWidth(0, self.widths[0] + min(spare // 2, 150))
 
     def sizeHint(self) -> QSize:
         """Return its size (asked by Qt)."""

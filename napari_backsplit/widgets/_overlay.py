@@ -9,7 +9,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.components.overlays import TextOverlay
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import Colormap, DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.comparison.agreement import CLASSES, OUTLINE_COLOURS
@@ -30,6 +30,11 @@ from napari_backsplit.widgets._swipe import BASELINE, NEW, SwipedMap, column_of
 AGREEMENT, SWIPE, PROBABILITY = "agreement", "swipe", "probability"
 OPACITY = 0.6
 CAPTION = "backsplit_compared"
+CERTAINTY = Colormap(
+    [(0.35, 0.1, 0.6, 0.0), (0.6, 0.2, 0.6, 0.5), (0.95, 0.5, 0.25, 0.6), (1.0, 0.95, 0.4, 0.7)],
+    name="certainty",
+)
+"""From nothing, where a model is sure that there is none, over violet to yellow."""
 
 
 class OverlayLayers:
@@ -241,7 +246,7 @@ class OverlayLayers:
         return self._keep(name, layer)
 
     def _make_probability(self, data: Any) -> Layer:
-        look = {"colormap": "magma", "blending": "additive", "contrast_limits": (0, 100)}
+        look = {"colormap": CERTAINTY, "blending": "translucent", "contrast_limits": (0, 100)}
         return self._keep(PROBABILITY, Image(data, **self._space(PROBABILITY), **look))
 
     def _keep(self, name: str, layer: Layer) -> Layer:

@@ -139,6 +139,26 @@ def test_a_probability_is_a_layer_over_the_image(canvas: Canvas) -> None:
     assert "probability of new, %" not in canvas.shown()
 
 
+def test_a_probability_stands_in_the_view_of_its_model(canvas: Canvas) -> None:
+    canvas.show()
+    second = canvas.layers.second.model
+    canvas.layers.set_probability("new")
+    canvas.window.until(lambda: "probability of new, %" in canvas.shown())
+
+    canvas.layers.set_side_by_side(True)
+    canvas.window.until(
+        lambda: "probability of new, %" in [layer.name for layer in second.layers if seen(layer)]
+    )
+    assert "probability of new, %" not in canvas.shown()
+    canvas.layers.set_probability("baseline")
+    canvas.window.until(lambda: "probability of baseline, %" in canvas.shown())
+    assert "probability of new, %" not in [layer.name for layer in second.layers if seen(layer)]
+
+    canvas.layers.set_probability("new")
+    canvas.layers.set_side_by_side(False)
+    canvas.window.until(lambda: "probability of new, %" in canvas.shown())
+
+
 def test_a_probability_that_is_not_there_is_told(canvas: Canvas) -> None:
     (canvas.project.folder / "new" / "predictions" / "case_001_probability.nii.gz").unlink()
     canvas.show()

@@ -98,14 +98,14 @@ def test_a_column_sorts_and_the_chosen_row_stays(table: LesionTable) -> None:
 
 def test_cells_say_by_whom_and_how_far(table: LesionTable) -> None:
     assert texts(table, 3) == [
-        "●● both",
-        "●○ base.",
-        "○● new",
-        "○● new",
-        "●● both",
-        "no lesion",
+        "●●",
+        "●○",
+        "○●",
+        "○●",
+        "●●",
+        "–",
     ]
-    assert found_text(lesion("c", 1), PAIR) == "○○ none"
+    assert found_text(lesion("c", 1), PAIR) == "○○"
     assert texts(table, 4)[1:3] == [f"0.50{THIN}→{THIN}0.00", "–"]
     assert texts(table, 5)[:3] == ["kidney", "kidney", "bowel"]
     assert place_text(false_positive("c", 1, organ=""), PAIR) == "12 mm kidney"
