@@ -244,9 +244,10 @@ class _Reading:
     def _against(self, rival: str) -> str:
         name = self._name(rival)
         figures = ", ".join(self._figures(target, rival) for target in self.summary["targets"])
+        maybe = "probably " if self.hedged else ""
         words = {
-            "better": f"better than {name}",
-            "worse": f"worse than {name}",
+            "better": f"{maybe}better than {name}",
+            "worse": f"{maybe}worse than {name}",
             "not shown to differ": f"not shown to differ from {name}",
             "too few to judge": f"too few cases to judge against {name}",
         }

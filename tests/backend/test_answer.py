@@ -48,7 +48,7 @@ def test_what_longer_training_gives_too_is_no_gain(tmp_path: Path) -> None:
     found = answered(tmp_path, baseline=LOW, control=HIGH, new=[value + 0.2 for value in SAME])
     assert found.better is False
     assert found.text.startswith(f"The new model is not shown to be better than {CONTROL_WORDS}.")
-    assert "Better than the baseline (Dice +0.20" in found.text
+    assert "Probably better than the baseline (Dice +0.20" in found.text
 
 
 def test_worse_is_called_worse_and_names_the_cases(tmp_path: Path) -> None:
