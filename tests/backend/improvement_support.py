@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from napari_backsplit.backend import links
 from napari_backsplit.backend.comparison.compare import conclude
 from napari_backsplit.backend.comparison.metrics import Measures
 from napari_backsplit.backend.comparison.results import ComparisonSettings, Row
@@ -28,6 +30,18 @@ SHAPE = (4, 10, 12)
 GRID = Geometry(SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 CASES, TEST, FOLDS = 8, 2, 3
 LEARNT = {"optimiser": "adamw", "initial_lr": 3e-3, "weight_decay": 0.01}
+
+
+def hold_queue(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Return the jobs that will be queued; none is started."""
+    jobs: list[Job] = []
+
+    def enqueue(*given: Any, **how: Any) -> Job:
+        jobs.append(submit(*given, start=False, **how))
+        return jobs[-1]
+
+    monkeypatch.setattr(links, "enqueue", enqueue)
+    return jobs
 
 
 def box(left: int, right: int) -> np.ndarray:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from napari_backsplit.backend import links
 from napari_backsplit.backend.comparing import begin, models, propose, suggested
 from napari_backsplit.backend.comparison.tasks import run_compare, settings_of
 from napari_backsplit.backend.errors import InputError, JobError
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.headline import ONLY_PREDICTED, headline
-from napari_backsplit.backend.jobs import Job, JobContext, submit
+from napari_backsplit.backend.jobs import Job, JobContext
 from napari_backsplit.backend.jobs.folder import JobFolder
 from napari_backsplit.backend.model_choices import case_groups, standings
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
@@ -27,6 +26,7 @@ from tests.backend.improvement_support import (
     MASKS,
     SHAPE,
     box,
+    hold_queue,
     make_own,
     make_project,
     write_foreign,
@@ -59,14 +59,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that were queued; none is started."""
-    jobs: list[Job] = []
-
-    def enqueue(*given: Any, **how: Any) -> Job:
-        jobs.append(submit(*given, start=False, **how))
-        return jobs[-1]
-
-    monkeypatch.setattr(links, "enqueue", enqueue)
-    return jobs
+    return hold_queue(monkeypatch)
 
 
 def add_unlabelled(folder: Path) -> str:

@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 
-from napari_backsplit.backend import links
 from napari_backsplit.backend.cross_validation import cross_validate
 from napari_backsplit.backend.errors import BackSplitError, InputError, JobError
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.improvement import begin, propose
-from napari_backsplit.backend.jobs import Job, list_jobs, submit
+from napari_backsplit.backend.jobs import Job, list_jobs
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.study import StudyArm
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
-from tests.backend.improvement_support import FOLDS, make_own, make_project, write_foreign
+from tests.backend.improvement_support import (
+    FOLDS,
+    hold_queue,
+    make_own,
+    make_project,
+    write_foreign,
+)
 
 RUN = RunSpec(epochs=2, supports=("kidney",))
 ARMS = [StudyArm(arm, RUN.model_copy(update={"arm": arm})) for arm in ("binary", "backsplit")]
@@ -45,14 +50,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that were queued; none is started."""
-    jobs: list[Job] = []
-
-    def enqueue(*given: Any, **how: Any) -> Job:
-        jobs.append(submit(*given, start=False, **how))
-        return jobs[-1]
-
-    monkeypatch.setattr(links, "enqueue", enqueue)
-    return jobs
+    return hold_queue(monkeypatch)
 
 
 def splits(project: Path) -> list[dict[str, list[str]]]:

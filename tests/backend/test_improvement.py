@@ -14,7 +14,7 @@ from napari_backsplit.backend.cluster_consent import give_consent
 from napari_backsplit.backend.errors import BackSplitError, InputError, JobError, ProjectError
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.improvement import Improvement, begin, propose, sentence
-from napari_backsplit.backend.jobs import Job, State, list_jobs, submit
+from napari_backsplit.backend.jobs import Job, State, list_jobs
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.spec import FINETUNE, PlanSpec, RunSpec
 from tests.backend.improvement_support import (
@@ -22,6 +22,7 @@ from tests.backend.improvement_support import (
     LEARNT,
     TEST,
     add_cases,
+    hold_queue,
     make_own,
     make_project,
     succeeded,
@@ -51,14 +52,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that were queued; none is started."""
-    jobs: list[Job] = []
-
-    def enqueue(*given: Any, **how: Any) -> Job:
-        jobs.append(submit(*given, start=False, **how))
-        return jobs[-1]
-
-    monkeypatch.setattr(links, "enqueue", enqueue)
-    return jobs
+    return hold_queue(monkeypatch)
 
 
 def links_of(jobs: list[Job]) -> dict[str, Job]:

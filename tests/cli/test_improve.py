@@ -10,10 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from napari_backsplit.backend import jobs as backend_jobs
-from napari_backsplit.backend import links
 from napari_backsplit.backend.cluster_consent import give_consent
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.jobs import Job, State, submit
+from napari_backsplit.backend.jobs import Job, State
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.structures.consent import ConsentMissing
 from napari_backsplit.backend.training import estimate as estimating
@@ -24,6 +23,7 @@ from napari_backsplit.cli import app, improve
 from tests.backend.improvement_support import (
     FOLDS,
     compared,
+    hold_queue,
     make_own,
     make_project,
     succeeded,
@@ -51,14 +51,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def queue(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """The jobs that were queued; none is started."""
-    queued: list[Job] = []
-
-    def enqueue(*given: Any, **how: Any) -> Job:
-        queued.append(submit(*given, start=False, **how))
-        return queued[-1]
-
-    monkeypatch.setattr(links, "enqueue", enqueue)
-    return queued
+    return hold_queue(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
