@@ -37,7 +37,7 @@ from napari_backsplit.backend.fusion.fuse import (
 from napari_backsplit.backend.geometry import Geometry, restore, to_canonical
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.recipes import sources_of
-from napari_backsplit.backend.training.spec import WITH_SUPPORTS, Arm, arm_name
+from napari_backsplit.backend.training.spec import WITH_SUPPORTS, Arm, Missing, arm_name
 
 VIRTUAL = "virtual"
 BLOB_SMOOTHNESS = 2.0
@@ -59,6 +59,10 @@ class ArmScheme:
         Seed of the controls.
     admit : Admit
         Which masks of supports enter.
+    without : tuple of str
+        Cases whose supports are left out.
+    missing : {"label-set", "background"}
+        What the background of a case without a support is told to be.
     """
 
     arm: Arm
@@ -67,11 +71,13 @@ class ArmScheme:
     donors: Mapping[str, str]
     seed: int
     admit: Admit = "accepted"
+    without: tuple[str, ...] = ()
+    missing: Missing = "label-set"
 
     @property
     def name(self) -> str:
-        """Short name, unique for the supports."""
-        return arm_name(self.arm, self.supports)
+        """Short name, unique for the supports, the cases left out and what is told of those."""
+        return arm_name(self.arm, self.supports, self.without, self.missing)
 
     @property
     def classes(self) -> LabelScheme:
@@ -86,6 +92,8 @@ def arm_scheme(
     supports: Sequence[str],
     cases: Sequence[str],
     admit: Admit = "accepted",
+    without: Sequence[str] = (),
+    missing: Missing = "label-set",
 ) -> ArmScheme:
     """Return an arm's scheme on a project.
 
@@ -99,6 +107,10 @@ def arm_scheme(
         The cases of the plan set, among which `permuted` exchanges supports.
     admit : Admit
         Which masks of supports enter.
+    without : sequence of str
+        Cases whose supports are left out; see `left_out`.
+    missing : {"label-set", "background"}
+        What the background of a case without a support is told to be.
 
     Raises
     ------
@@ -119,7 +131,27 @@ def arm_scheme(
         donors=_donors(cases, project.schema.seed) if arm == "permuted" else {},
         seed=project.schema.seed,
         admit=admit,
+        without=tuple(sorted(without)) if arm in WITH_SUPPORTS else (),
+        missing=missing,
     )
+
+
+def left_out(share: float, splits: Sequence[Sequence[str]], seed: int) -> tuple[str, ...]:
+    """Return the cases whose supports are left out where only a share of the cases has them.
+
+    Parameters
+    ----------
+    share : float
+        Of the cases with supports, above 0 and at most 1. A smaller share is among a larger one.
+    splits : sequence of sequences of str
+        The cases to train on, and those to validate on: the share is drawn in each, at least one.
+    seed : int
+    """
+    out: set[str] = set()
+    for index, cases in enumerate(splits):
+        order = np.random.default_rng([seed, index]).permutation(sorted(cases)).tolist()
+        out.update(order[max(1, round(share * len(order))) :])
+    return tuple(sorted(out))
 
 
 def _donors(cases: Sequence[str], seed: int) -> dict[str, str]:
@@ -141,7 +173,7 @@ def what_enters(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> li
         A support is not known in any of them: there is nothing to learn it from.
     """
     names = scheme.supports
-    lacking = {case: missing_supports(project, scheme, case) for case in cases}
+    lacking = {case: _unknown(project, scheme, case) for case in cases}
     counts = {name: sum(name in missing for missing in lacking.values()) for name in names}
     for name in names:
         if counts[name] == len(cases):
@@ -151,9 +183,10 @@ def what_enters(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> li
                 f"Accept masks of {name} in the review (backsplit verdict accepted --all "
                 f"--structure {name}), train with --masks unreviewed, or leave the support out.",
             )
+    says = "background or {}" if scheme.missing == "label-set" else "no {}, wherever it is"
     return [
-        f"{name} is not known in {count} of {len(cases)} cases (no mask, or not accepted): "
-        f"background there means background or {name}."
+        f"{name} is not known in {count} of {len(cases)} cases (no mask, not accepted, or left "
+        f"out): background there means {says.format(name)}."
         for name, count in counts.items()
         if count
     ]
@@ -169,6 +202,12 @@ def missing_supports(project: Project, scheme: ArmScheme, case: str) -> tuple[st
     """Return which of the arm's supports are not known in a case."""
     if scheme.arm == "virtual-set":
         return (VIRTUAL,)
+    return _unknown(project, scheme, case) if scheme.missing == "label-set" else ()
+
+
+def _unknown(project: Project, scheme: ArmScheme, case: str) -> tuple[str, ...]:
+    if case in scheme.without:
+        return scheme.supports
     absent = unknown_in(project, scheme.donors.get(case, case), scheme.admit)
     return tuple(name for name in scheme.supports if name in absent)
 
@@ -184,6 +223,8 @@ def arm_label_map(
 
 
 def _supports(project: Project, scheme: ArmScheme, case: str) -> dict[str, NDArray[np.bool_]]:
+    if case in scheme.without:
+        return {}
     owner = scheme.donors.get(case, case)
     masks = case_masks(project, owner, scheme.admit, scheme.supports)
     if scheme.arm == "permuted":
@@ -227,7 +268,7 @@ def source_digest(project: Project, scheme: ArmScheme, case: str, codes: Partial
     """
     schema = project.schema
     owner, donor = dict.fromkeys(schema.target_names, case), scheme.donors.get(case, case)
-    for name in scheme.supports:
+    for name in () if case in scheme.without else scheme.supports:
         sources = sources_of(name, schema.recipes)
         owner |= dict.fromkeys(set(sources) - owner.keys(), donor)
     hashes: dict[str, Any] = _contents(project, owner, scheme.admit)

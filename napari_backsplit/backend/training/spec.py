@@ -20,6 +20,7 @@ from napari_backsplit.backend.errors import InputError
 
 Arm = Literal["binary", "backsplit", "virtual", "virtual-set", "permuted", "blobs"]
 Configuration = Literal["2d", "3d_fullres", "3d_lowres"]
+Missing = Literal["label-set", "background"]
 Size = tuple[Annotated[int, Field(ge=8)], ...]
 
 PLANS_NAME = "nnUNetPlans"
@@ -28,6 +29,21 @@ PLANS_NAME = "nnUNetPlans"
 _IN_EPOCHS = ("warmup_epochs", "freeze_encoder_epochs", "curriculum_epochs")
 
 WITH_SUPPORTS: tuple[Arm, ...] = ("backsplit", "permuted", "blobs")
+
+Architecture = Literal["planned", "resenc-m", "resenc-l", "segresnet", "swinunetr"]
+Loss = Literal[
+    "dice-ce", "dice", "ce", "focal", "asymmetric",
+    "weighted-ce", "generalised-dice", "adaptive-wing",
+]  # fmt: skip
+
+MONAI: tuple[Architecture, ...] = ("segresnet", "swinunetr")
+"""Architectures of the package MONAI, which have no deep supervision and are for volumes only."""
+
+WEIGHTED: tuple[Loss, ...] = ("dice-ce", "dice", "ce", "focal", "asymmetric")
+"""Losses that take a weight for each voxel."""
+
+WITH_DICE: tuple[Loss, ...] = ("dice-ce", "dice")
+"""Losses with a Dice term, whose share of the targets can be chosen."""
 
 
 class _Frozen(BaseModel):
@@ -80,6 +96,14 @@ class RunSpec(_Frozen):
     supports (permuted) or random regions (blobs)."""
     supports: tuple[str, ...] = ()
     """Supports that the arm learns, in the project's order of priority; empty: all."""
+    support_count: Annotated[int, Field(ge=1)] | None = None
+    """Learn only the first so many of these supports."""
+    support_cases: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the cases whose supports are used, to see what partial supervision costs: drawn from
+    the seed, a smaller share among a larger one; at least one case to train on."""
+    missing: Missing = "label-set"
+    """What a case without a support teaches there: background or that support (label-set), or
+    plainly background, as in the BackSplit paper, which is wrong wherever the support is."""
     masks: Literal["accepted", "unreviewed"] = "accepted"
     """Masks of supports that enter: those that a person accepted, or also those that nobody
     reviewed or that need work; a rejected one never does. Where a mask does not enter, background
@@ -107,10 +131,34 @@ class RunSpec(_Frozen):
     """Batches in an epoch."""
     validation_iterations: Annotated[int, Field(ge=1)] = 50
     """Batches that judge an epoch; the same patches after every epoch."""
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum 0.99, as nnU-Net, or AdamW, which needs fewer iterations."""
+    architecture: Architecture = "planned"
+    """Network: the one of the plan set; nnU-Net's residual encoder U-Net, preset M or L; or MONAI's
+    SegResNet or SwinUNETR. The patch is adjusted where the network needs it, and that is said."""
+    width: Annotated[int, Field(ge=1)] | None = None
+    """Features of the first stage of another architecture than the planned one, for a smaller
+    network; None: 32, and 48 for SwinUNETR."""
+    deep_supervision: bool | None = None
+    """Also train the coarser outputs of a U-Net; None: where the architecture has them."""
+    loss: Loss = "dice-ce"
+    """What is minimised: Dice + cross-entropy, as nnU-Net; Dice, cross-entropy (ce), focal or
+    asymmetric similarity loss alone; weighted cross-entropy or generalised Dice, with which inverse
+    weighting is compared; or adaptive wing, for soft labels."""
+    inverse_weighting: bool = False
+    """Weight each voxel inversely to the volume of its lesion in the patch, so that small lesions
+    count."""
+    labels: Literal["hard", "soft"] = "hard"
+    """Learn one class per voxel, or how much of the voxel is the target (SoftSeg), by regression:
+    nothing is rounded after resampling and augmentation."""
+    round_labels: bool = False
+    """Round soft labels after augmentation, for the ablation: what remains is the regression."""
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """SGD with Nesterov momentum 0.99, as nnU-Net; Adam; or AdamW, which needs fewer iterations."""
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the denominator by Adam and AdamW."""
     initial_lr: Annotated[float, Field(gt=0)] = 1e-2
     """Learning rate at the start of the schedule."""
+    final_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at the end of the cosine schedule."""
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     """Decay of the learning rate over the t epochs after the warm-up: (1 - epoch / t) ** 0.9, as
     nnU-Net; (1 + cos(pi epoch / t)) / 2; or none."""
@@ -244,12 +292,29 @@ MANY_SUPPORTS = 3
 """A fine-tune with more supports is warned of: with nine the paper saw no gain (App. J)."""
 
 
-def arm_name(arm: Arm, supports: tuple[str, ...]) -> str:
-    """Return the short name of an arm, unique for its supports: "binary", "backsplit-1f3a"."""
+def arm_name(
+    arm: Arm,
+    supports: tuple[str, ...],
+    without: tuple[str, ...] = (),
+    missing: Missing = "label-set",
+) -> str:
+    """Return the short name of an arm, unique for what it is told: "binary", "backsplit-1f3a".
+
+    Parameters
+    ----------
+    arm : Arm
+    supports : tuple of str
+    without : tuple of str
+        Cases whose supports are left out.
+    missing : {"label-set", "background"}
+        What the background of a case without a support is told to be.
+    """
     if arm not in WITH_SUPPORTS:
         return arm
     if not supports:
         raise InputError(
             f"The arm {arm} needs at least one support.", "Import or click a support first."
         )
-    return f"{arm}-{hashlib.sha256(' '.join(supports).encode()).hexdigest()[:6]}"
+    told = [*supports, *(f"-{case}" for case in without)]
+    told += ["background"] if missing == "background" else []
+    return f"{arm}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:6]}"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import atomic_path, read_json
-from napari_backsplit.backend.fusion.cases import admitted
+from napari_backsplit.backend.fusion.cases import admitted, project_scheme
 from napari_backsplit.backend.geometry import axis_codes
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Picture, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.recipes import sources_of
-from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, what_enters
+from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, left_out, what_enters
 from napari_backsplit.backend.training.label_names import renamed_labels
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
@@ -132,7 +132,7 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
 
     with _snapshot(context) as project:
         plan_set = prepare.open_plan_set(project, spec.plan_set)
-        scheme = arm_scheme(project, spec.arm, spec.supports, plan_set.cases, spec.masks)
+        scheme = _scheme(project, spec, plan_set)
         for text in what_enters(project, scheme, plan_set.cases):
             context.report(Note(level="warning", text=text))
         require_all_to_join(spec, len(scheme.supports))
@@ -159,6 +159,21 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
         "baseline": _baseline_record(context, spec),
     }
     return plans, dataset_json
+
+
+def _scheme(project: Project, spec: RunSpec, plan_set: PlanSet) -> ArmScheme:
+    """Return the scheme of a run's arm, with its share of the cases and of the supports."""
+    from napari_backsplit.backend.training.prepare import folds_of
+
+    cases = plan_set.cases
+    out: tuple[str, ...] = ()
+    if spec.support_cases < 1:
+        training, validation = folds_of(plan_set, spec.fold)
+        others = [case for case in validation if case not in training]
+        out = left_out(spec.support_cases, [training, others], spec.seed)
+    supports = spec.supports or project_scheme(project).supports
+    chosen = supports[: spec.support_count]
+    return arm_scheme(project, spec.arm, chosen, cases, spec.masks, out, spec.missing)
 
 
 def _read_model(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
