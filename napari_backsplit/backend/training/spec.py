@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.training.combinations import require_fit
+from napari_backsplit.backend.training.recipes import run_settings
 
 Arm = Literal["binary", "backsplit", "virtual", "virtual-set", "permuted", "blobs"]
 Configuration = Literal["2d", "3d_fullres", "3d_lowres"]
@@ -35,15 +37,6 @@ Loss = Literal[
     "dice-ce", "dice", "ce", "focal", "asymmetric",
     "weighted-ce", "generalised-dice", "adaptive-wing",
 ]  # fmt: skip
-
-MONAI: tuple[Architecture, ...] = ("segresnet", "swinunetr")
-"""Architectures of the package MONAI, which have no deep supervision and are for volumes only."""
-
-WEIGHTED: tuple[Loss, ...] = ("dice-ce", "dice", "ce", "focal", "asymmetric")
-"""Losses that take a weight for each voxel."""
-
-WITH_DICE: tuple[Loss, ...] = ("dice-ce", "dice")
-"""Losses with a Dice term, whose share of the targets can be chosen."""
 
 
 class _Frozen(BaseModel):
@@ -86,6 +79,10 @@ class PlanSpec(_Frozen):
 
 class RunSpec(_Frozen):
     """One training: an arm within a plan set, its budget and its settings."""
+
+    recipe: tuple[str, ...] = ()
+    """Methods of the papers whose settings become the defaults of this run, several joined:
+    segresnet,inverse-weighting (listed by `backsplit recipes`)."""
 
     either: ClassVar = ("epochs", "hours", "until", "same_epochs_as")
     """Budgets, of which a person gives one."""
@@ -149,6 +146,8 @@ class RunSpec(_Frozen):
     labels: Literal["hard", "soft"] = "hard"
     """Learn one class per voxel, or how much of the voxel is the target (SoftSeg), by regression:
     nothing is rounded after resampling and augmentation."""
+    activation: Literal["softmax", "sigmoid", "normalised-relu"] = "softmax"
+    """What turns outputs into classes (softmax) or, with soft labels, into shares of a voxel."""
     round_labels: bool = False
     """Round soft labels after augmentation, for the ablation: what remains is the regression."""
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -223,6 +222,13 @@ class RunSpec(_Frozen):
     label_mapping: dict[str, str] = {}
     """Label names of the baseline -> target names of the project."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_recipes(cls, values: Any) -> Any:
+        """Take what the recipes set where nothing else is said."""
+        names = values.get("recipe") if isinstance(values, dict) else None
+        return {**run_settings(names), **values} if names else values
+
     @field_validator("until", mode="before")
     @classmethod
     def _next(cls, value: Any) -> Any:
@@ -250,6 +256,7 @@ class RunSpec(_Frozen):
                 )
             if value >= self.epochs and value and not self.same_epochs_as:
                 raise ValueError(f"{value} {words} leave nothing of {self.epochs} epochs")
+        require_fit(self)
         return self
 
     @property
