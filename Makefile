@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
-EXPERIMENTS := phantom finetune-choice finetune-options finetune
+EXPERIMENTS := phantom finetune-choice finetune-options finetune controls figure-3-right figure-4
 ON_DATA := hippocampus finetune-hippocampus
 export OMP_NUM_THREADS ?= 1
 
@@ -36,10 +36,11 @@ napari: $(SETUP)
 soak: $(SETUP)
 	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -m soak --timeout=3600 $(PYTEST)
 
-# The page of a plan is named by its first word.
+# The page of a plan is named by its first word, or by all of its name for a figure or a table.
 experiments: $(SETUP)
 	for plan in $(EXPERIMENTS) $(if $(BACKSPLIT_TEST_DATA),$(ON_DATA)); do \
-		$(BIN)/backsplit experiment $$plan --page docs/experiments/$${plan%%-*}.md || exit 1; done
+		case $$plan in figure-*|table-*) page=$$plan;; *) page=$${plan%%-*};; esac; \
+		$(BIN)/backsplit experiment $$plan --page docs/experiments/$$page.md || exit 1; done
 	@$(if $(BACKSPLIT_TEST_DATA),,echo "BACKSPLIT_TEST_DATA is not set: left out $(ON_DATA).")
 
 bench: $(SETUP)

@@ -51,12 +51,16 @@ def make_project(folder: Path, plan: PlanSpec) -> None:
         os.environ[f"nnUNet_{kind}"] = str(folder / "nnunet" / kind)
 
 
-def dataset(folder: Path, arm: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def dataset(
+    folder: Path, arm: str, soft: bool = False, **choices: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return plans and dataset.json of an arm."""
     with Project.open(folder) as project:
         plan_set = open_plan_set(project, "own")
-        scheme = arm_scheme(project, arm, (), plan_set.cases)  # type: ignore[arg-type]
-        plan_set, name = prepare_arm(project, plan_set, scheme, lambda what, done, total: None)
+        scheme = arm_scheme(project, arm, (), plan_set.cases, **choices)  # type: ignore[arg-type]
+        plan_set, name = prepare_arm(
+            project, plan_set, scheme, lambda what, done, total: None, soft=soft
+        )
     dataset_json = read_json(plan_set.preprocessed(name) / "dataset.json")
     return plan_set.plans(name), dataset_json
 

@@ -2,7 +2,8 @@
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images
 
-Those of the comparison need a project in which one has finished; it is only looked at:
+Those of the comparison and of the recipes need a project in which a comparison has finished, and
+with it a binary model; it is only looked at:
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python scripts/screenshots.py docs/images PROJECT
 
@@ -117,6 +118,31 @@ def comparison(folder: Path, project: Path) -> None:
     viewer.close()
 
 
+def recipes(folder: Path, project: Path) -> None:
+    """The third step's recipes, two of them ticked, and the fields that they set."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 980)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-backsplit", "BackSplit")
+    dock.open_project(project)
+    wait(lambda: dock.desk.annotation and dock.desk.driver)
+    dock.steps.button(2).click()
+    panel = dock.training
+    wait(lambda: panel.improving.checks is not None)
+    panel.settings_part.set_open(True)
+    for title in ("Recipes", "Loss"):
+        panel.settings.open_at(title)
+    for name in ("focal", "inverse-weighting"):
+        panel.settings.recipes.buttons[name].click()
+    wait(lambda: panel.improving.checks is not None)
+    viewer.reset_view()
+    shoot(viewer, folder / ".settled.png")
+    (folder / ".settled.png").unlink()
+    bar = panel.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(panel.settings_part.y())
+    shoot(viewer, folder / "train-recipes.png")
+    viewer.close()
+
+
 def structures(folder: Path) -> None:
     """Clicks in the sample, with the embedded engine."""
     viewer = napari.Viewer()
@@ -149,5 +175,6 @@ def structures(folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         comparison(Path(sys.argv[1]), Path(sys.argv[2]))
+        recipes(Path(sys.argv[1]), Path(sys.argv[2]))
     else:
         main(Path(sys.argv[1]))

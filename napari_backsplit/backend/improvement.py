@@ -25,8 +25,8 @@ from napari_backsplit.backend.project.schema import explain
 from napari_backsplit.backend.training import baseline
 from napari_backsplit.backend.training.checks import some
 from napari_backsplit.backend.training.readiness import changed_cases
+from napari_backsplit.backend.training.recipe_defaults import require_installed, tuning_values
 from napari_backsplit.backend.training.spec import (
-    FINETUNE,
     MANY_SUPPORTS,
     WITH_SUPPORTS,
     PlanSpec,
@@ -38,6 +38,8 @@ __all__ = ["Improvement", "begin", "propose", "sentence"]
 
 FOLDS = PlanSpec().folds
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+ADOPTED: Mapping[str, Any] = MappingProxyType({"architecture": "planned", "width": None})
+"""The network of a run whose plan set has its baseline's plans: they hold it."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,12 @@ def propose(
     own, changed = _sorted_out(changes)
     start = baseline.start_of(folder, model)
     learnt = baseline.learning_of(folder, start["baseline"])
-    values = {**FINETUNE, **start, **learnt, **changed}
+    values = tuning_values(changed, {**start, **learnt})
     plan, notes = (own["plan"], ()) if "plan" in own else _plan(project, values)
     if plan is not None:
-        values["plan_set"] = plan.name
+        values |= {"plan_set": plan.name, **(ADOPTED if plan.baseline else {})}
     run = _run(values)
+    require_installed(run)
     if run.arm in WITH_SUPPORTS and not run.supports:
         supports, reason = _supports(project, run)
         run = run.model_copy(update={"supports": supports})

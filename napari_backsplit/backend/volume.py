@@ -238,7 +238,12 @@ def check_finite(volume: Volume, what: str) -> None:
     )
 
 
-def resample(volume: Volume, geometry: Geometry, order: Literal["nearest", "linear"]) -> Volume:
+def resample(
+    volume: Volume,
+    geometry: Geometry,
+    order: Literal["nearest", "linear"],
+    outside: float | None = None,
+) -> Volume:
     """Resample onto another grid, and say so in the notes.
 
     Outside of the volume, masks and label maps (`nearest`) become 0, images (`linear`) their
@@ -252,9 +257,12 @@ def resample(volume: Volume, geometry: Geometry, order: Literal["nearest", "line
         The grid wanted.
     order : {"nearest", "linear"}
         "nearest" for masks and label maps, "linear" for images.
+    outside : float, optional
+        Another value outside of the volume.
     """
     linear = order == "linear"
-    outside = float(volume.array.min()) if linear else 0.0
+    if outside is None:
+        outside = float(volume.array.min()) if linear else 0.0
     method = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
     image = _to_itk(volume.with_array(volume.array.astype(np.float32)) if linear else volume)
     with silence():

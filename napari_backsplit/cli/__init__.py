@@ -96,6 +96,7 @@ from napari_backsplit.cli import (  # noqa: E402  they add commands
     models,  # noqa: F401
     predicting,  # noqa: F401
     preflight,  # noqa: F401
+    recipes,  # noqa: F401
     repeating,  # noqa: F401
     report,  # noqa: F401
     review,  # noqa: F401

@@ -170,6 +170,48 @@ def import_masks(
     _import(project, masks, replace, resample, accepted, as_json)
 
 
+@importing.command("soft")
+def import_soft(
+    folder: Annotated[
+        list[Path],
+        typer.Argument(help="Where the soft masks are, one file a case; one folder a rater."),
+    ],
+    project: ProjectOption = Path(),
+    target: Annotated[
+        str, typer.Option(help="Target they are of, where the project has several.")
+    ] = "",
+    pattern: PatternOption = "{case}.nii.gz",
+    make_target: Annotated[
+        bool,
+        typer.Option(
+            "--make-target",
+            help="Give a case without a mask of the target one: where at least half of a voxel is.",
+        ),
+    ] = False,
+    fewer_raters: Annotated[
+        bool,
+        typer.Option(
+            "--fewer-raters", help="Average those who have a file for a case, where some have none."
+        ),
+    ] = False,
+    replace: ReplaceOption = False,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add soft masks of a target, for soft labels: shares of voxels from 0 to 1, or several raters.
+
+    With several folders, their mean is taken, voxel by voxel. The target's mask stays as it is.
+    """
+    from napari_backsplit.backend.project import import_soft as apply
+
+    with open_project(project) as opened:
+        report = apply(
+            opened, folder, pattern, target,
+            replace=replace, resample=resample, make_target=make_target, fewer_raters=fewer_raters,
+        )  # fmt: skip
+    _show_import(report, as_json)
+
+
 @importing.command("labels")
 def import_labels(
     folder: Annotated[Path, typer.Argument(help="Where the label maps are, one file a case.")],

@@ -39,8 +39,12 @@ def experiment(
     ] = None,
     at_once: Annotated[int, typer.Option(min=1, help="Jobs side by side, one CPU core each.")] = 2,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed.")] = False,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of the arms that do not set their own.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Batches in an epoch.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what is done and to do; change nothing.")
+        bool, typer.Option("--dry-run", help="List runs, hours and space; change nothing.")
     ] = False,
     page: Annotated[
         Path | None, typer.Option(help="Also write the tables into this Markdown file.")
@@ -52,16 +56,15 @@ def experiment(
 
     Broken off, the same command goes on. A run that fails is an outcome: the others go on.
     """
-    from napari_backsplit.backend.experiments.plan import read_plan
+    from napari_backsplit.backend.experiments.plan_files import read_plan
 
     if plan is None or list_plans:
         _list(as_json)
         return
-    chosen = read_plan(plan)
+    chosen = read_plan(plan) if project is None else _on_project(read_plan(plan), project, as_json)
     chosen = chosen.with_draws(draw_numbers(draws)) if draws else chosen
-    if project is not None:
-        require_project(project)
-        chosen = chosen.on_project(project.resolve())
+    budget = {"epochs": epochs, "iterations": iterations}
+    chosen = chosen.with_run(**{name: value for name, value in budget.items() if value})
     if data is not None and chosen.data.kind != "labels":
         raise InputError(f"The plan {chosen.name} takes no --data.", "Leave it out.")
     folder = folder or Path("experiments") / chosen.name
@@ -69,6 +72,21 @@ def experiment(
         _forecast(chosen, folder, at_once, retry, as_json)
         return
     _run(chosen, folder, {"source": data, "at_once": at_once, "retry": retry}, page, as_json)
+
+
+def _on_project(plan: ExperimentPlan, folder: Path, as_json: bool) -> ExperimentPlan:
+    """Return a plan on a project, without the arms that ask for more supports than it has."""
+    from napari_backsplit.backend.fusion.cases import project_scheme
+    from napari_backsplit.backend.project import Project
+    from napari_backsplit.cli.console import say
+
+    require_project(folder)
+    with Project.open(folder, read_only=True) as project:
+        known = project_scheme(project).supports
+    chosen, left_out = plan.on_project(folder.resolve()).for_supports(len(known))
+    if left_out and not as_json:
+        say(f"The project has {len(known)} supports, too few for: {', '.join(left_out)}.")
+    return chosen
 
 
 def draw_numbers(text: str) -> tuple[int, ...]:
@@ -89,15 +107,19 @@ def draw_numbers(text: str) -> tuple[int, ...]:
 
 
 def _list(as_json: bool) -> None:
-    from napari_backsplit.backend.experiments.plan import built_in_plans
-    from napari_backsplit.cli.console import show, table
+    from napari_backsplit.backend.experiments.plan_files import built_in_plans
+    from napari_backsplit.cli.console import say, show, table
 
     plans = built_in_plans()
     show([plan.model_dump(mode="json") for plan in plans], as_json)
-    if not as_json:
-        columns = ("plan", "title", "arms", "draws")
-        rows = [(p.name, p.title, len(p.arms), len(p.data.draws)) for p in plans]
-        table(columns, rows)
+    for group in () if as_json else sorted({plan.group for plan in plans}):
+        say(f"\n{group}" if group else "\nOthers")
+        own = [plan for plan in plans if plan.group == group]
+        table(("plan", "title", "arms", "draws"), [_row(plan) for plan in own])
+
+
+def _row(plan: ExperimentPlan) -> tuple[str, str, int, int]:
+    return plan.name, plan.title, len(plan.arms), len(plan.data.draws)
 
 
 def _forecast(plan: ExperimentPlan, folder: Path, at_once: int, retry: bool, as_json: bool) -> None:
@@ -113,10 +135,16 @@ def _forecast(plan: ExperimentPlan, folder: Path, at_once: int, retry: bool, as_
 
 
 def _expectation(expected: Forecast) -> str:
-    text = f"{expected.to_do} of {len(expected.runs)} runs to do, {expected.iterations} iterations"
+    hours = "hours unknown until the first run"
     if isfinite(expected.hours):
-        text += f", about {expected.hours:.1f} h and {expected.needed_gb:.1f} GB"
-    return f"{text}; {expected.free_gb:.0f} GB are free."
+        hours = f"about {expected.hours:.1f} h"
+        if expected.unknown:
+            hours += f" without {expected.unknown} runs of kinds that have not run yet"
+    space = "about" if expected.measured else "by arithmetic about"
+    return (
+        f"{expected.to_do} of {len(expected.runs)} runs to do, {expected.iterations} iterations, "
+        f"{hours}, {space} {expected.needed_gb:.1f} GB; {expected.free_gb:.0f} GB are free."
+    )
 
 
 def _run(
@@ -139,7 +167,7 @@ def _run(
     if not as_json:
         _show_results(plan, results)
         say(f"All figures: {folder / plan.name}.md and {folder / plan.name}-results.json")
-    if not any(result.summary for result in results):
+    if not any(result.summary or result.quality for result in results):
         raise typer.Exit(1)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.training.spec import FINETUNE, LEARNING, Arm, PlanSpec, RunSpec
+from napari_backsplit.backend.training.spec import Arm, PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, open_project, require_project
-from napari_backsplit.cli.models import FIRST, TRAIN, DetachOption, changes_of
+from napari_backsplit.cli.models import FIRST, TRAIN, TUNED, DetachOption, tuning_changes
 from napari_backsplit.cli.options import make_spec, with_spec
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ POLL_S = 0.3
 
 
 @app.command(rich_help_panel=TRAIN)
-@with_spec(
-    RunSpec,
-    skip=("baseline", "arm"),
-    first=FIRST,
-    **FINETUNE,
-    **dict.fromkeys(LEARNING, "the baseline's"),
-    supports="the organs that hold the lesions",
-)
+@with_spec(RunSpec, skip=("baseline", "arm"), first=FIRST, **TUNED)
 def improve(
     model: Annotated[
         str, typer.Argument(help="Number of a training job, or an nnU-Net model folder or zip.")
@@ -65,7 +58,7 @@ def improve(
     from napari_backsplit.backend.improvement import begin, propose
 
     require_project(project)
-    changes = changes_of(RunSpec, {**FINETUNE, **options}) | {
+    changes = tuning_changes(options) | {
         "control": not no_control,
         "declare_unseen": declare_unseen,
         "folds": _numbers(folds),
@@ -182,7 +175,7 @@ def _plain(project: Path, name: str, found: Answer) -> dict[str, Any]:
 
 
 @app.command(rich_help_panel=TRAIN)
-@with_spec(RunSpec, skip=("baseline", "arm", "fold", "patience", "same_epochs_as"))
+@with_spec(RunSpec, skip=("baseline", "arm", "fold", "patience", "same_epochs_as"), first=FIRST)
 def crossvalidate(
     *,
     project: ProjectOption = Path(),
@@ -204,14 +197,18 @@ def crossvalidate(
     """
     from napari_backsplit.backend.cross_validation import cross_validate
     from napari_backsplit.backend.study import StudyArm
+    from napari_backsplit.backend.training.recipe_defaults import require_no_arm, spoken
+    from napari_backsplit.backend.training.recipes import recipe_names
 
     require_project(project)
     names = [name.strip() for name in arms.split(",") if name.strip()]
+    with spoken():
+        require_no_arm(recipe_names(options.get("recipe", "")), "name it among --arms instead")
     runs = [StudyArm(name, make_spec(RunSpec, {**options, "arm": name})) for name in names]
     if len(runs) < 2:
         raise InputError("A comparison needs two arms.", "Write: --arms binary,backsplit")
     chosen = _numbers(folds)
-    plan, known = _plan_of(project, runs[0].run.plan_set, chosen)
+    plan, known = _plan_of(project, runs[0].run, chosen)
     name = cross_validate(
         project,
         runs,
@@ -223,16 +220,18 @@ def crossvalidate(
     _follow(project, name, detach, as_json)
 
 
-def _plan_of(project: Path, name: str, folds: tuple[int, ...]) -> tuple[PlanSpec | None, int]:
+def _plan_of(project: Path, run: RunSpec, folds: tuple[int, ...]) -> tuple[PlanSpec | None, int]:
     """Return the plan set to make first, if any, and how many folds there are."""
     from napari_backsplit.backend.training.baseline import plan_sets
+    from napari_backsplit.backend.training.recipe_plans import plan_to_make
 
-    made = plan_sets(project).get(name)
+    made = plan_sets(project).get(run.plan_set)
     if made and made["ready"]:
         return None, len(made["splits"])
-    if made:
+    plan = plan_to_make(project, run)
+    if plan is None and made:
         plan = PlanSpec.model_validate(made["spec"])
-    else:
+    elif plan is None:
         count = max(folds) + 1 if folds else PlanSpec().folds
-        plan = make_spec(PlanSpec, {"name": name, "folds": max(count, 2)})
+        plan = make_spec(PlanSpec, {"name": run.plan_set, "folds": max(count, 2)})
     return plan, plan.folds

@@ -12,6 +12,7 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.spec import (
     FINETUNE,
     LEARNING,
+    NETWORK,
     PlanSpec,
     RunSpec,
 )
@@ -20,8 +21,16 @@ from napari_backsplit.cli.data import JsonOption, ProjectOption, require_project
 from napari_backsplit.cli.options import Spec, make_spec, with_spec
 
 TRAIN = "2 Train"
-FIRST = ("arm", "supports", "masks", "epochs", "hours", "until", "fold", "device", "workers")
+FIRST = ("arm", "recipe", "supports", "masks", "epochs", "hours", "until", "fold", "device",
+         "workers")  # fmt: skip
 """What a person may want to say of a training; the rest need not be changed."""
+TUNED: dict[str, Any] = {
+    **dict.fromkeys((*LEARNING, *NETWORK), "the baseline's"),
+    **FINETUNE,
+    "target_dice_share": f"{FINETUNE['target_dice_share']}, where the loss is a mean over classes",
+    "supports": "the organs that hold the lesions",
+}
+"""What the help shows as the defaults of a fine-tune."""
 COMPARE = "3 Compare"
 
 DetachOption = Annotated[bool, typer.Option("--detach", help="Queue the job and return at once.")]
@@ -38,26 +47,44 @@ StartOption = Annotated[
 
 
 def _run(
-    project: Path, task: str, params: dict[str, Any], title: str, detach: bool, as_json: bool
+    project: Path,
+    task: str,
+    params: dict[str, Any],
+    title: str,
+    detach: bool,
+    as_json: bool,
+    after: str = "",
 ) -> dict[str, Any]:
     """Run a job, or start it, and show what it gave; return its result."""
     from napari_backsplit.cli.console import show
 
-    done = _job(project, task, params, title, detach, quiet=as_json)
+    done = _job(project, task, params, title, detach, quiet=as_json, after=after)
     if as_json:
         show(done, as_json)
     return {} if detach else done
 
 
 def _job(
-    project: Path, task: str, params: dict[str, Any], title: str, detach: bool, quiet: bool
+    project: Path,
+    task: str,
+    params: dict[str, Any],
+    title: str,
+    detach: bool,
+    quiet: bool,
+    after: str = "",
 ) -> dict[str, Any]:
-    """Run a job, or queue it, and return its number and result; say how it goes unless `quiet`."""
+    """Run a job, or queue it, and return its number and result; say how it goes unless `quiet`.
+
+    One that is queued waits for the job `after`, of which it is the next link.
+    """
     from napari_backsplit.backend.jobs import enqueue, submit
     from napari_backsplit.cli.console import follow_job, say
 
     require_project(project)
-    job = (enqueue if detach else submit)(project, task, params, title)
+    if detach:
+        job = enqueue(project, task, params, title, needs=[after] if after else [], chain=after)
+    else:
+        job = submit(project, task, params, title)
     tell = (lambda text: None) if quiet else say
     if detach:
         tell(f"Queued {job.id}: {title}.")
@@ -74,7 +101,7 @@ def _outcome(job: str, result: dict[str, Any]) -> str:
     return ", ".join([f"{job} is done", *places]) + "."
 
 
-def _begin_training(folder: Path, spec: RunSpec) -> None:
+def _begin_training(folder: Path, spec: RunSpec, plan: PlanSpec | None = None) -> None:
     """Refuse an impossible run before it becomes a job, and keep the test set from now on."""
     from napari_backsplit.backend.project import Project
     from napari_backsplit.backend.training.readiness import require_ready
@@ -83,7 +110,7 @@ def _begin_training(folder: Path, spec: RunSpec) -> None:
     require_project(folder)
     require_tracker(spec.tracker)
     with Project.open(folder, fall_back=True) as project:
-        require_ready(project, spec)
+        require_ready(project, spec, plan)
         if not project.read_only:
             project.freeze_test()
 
@@ -134,15 +161,34 @@ def train(
     as_json: JsonOption = False,
     options: dict[str, Any],
 ) -> None:
-    """Train one arm: binary, backsplit, or a control."""
+    """Train one arm: binary, backsplit, or a control; with --recipe by a method of the papers.
+
+    backsplit train --arm binary --recipe segresnet,inverse-weighting
+
+    Plans that a recipe needs (2d, 3d-lowres) are made first where they are not there.
+    """
     from napari_backsplit.backend.training.baseline import find_baseline
+    from napari_backsplit.backend.training.recipe_plans import plan_to_make
 
     if start is not None:
         options = {**find_baseline(project, start), **options}
     spec = make_spec(RunSpec, options)
-    _begin_training(project, spec)
+    plan = plan_to_make(project, spec)
+    _begin_training(project, spec, plan)
+    planned = "" if plan is None else _plan_first(project, plan, detach, as_json)
     title = f"train {spec.arm} {' '.join(spec.supports)}".strip()
-    _run(project, "train", {"run": spec.model_dump(mode="json")}, title, detach, as_json)
+    params = {"run": spec.model_dump(mode="json")}
+    _run(project, "train", params, title, detach, as_json, planned)
+
+
+def _plan_first(project: Path, plan: PlanSpec, detach: bool, as_json: bool) -> str:
+    """Make the plans that a recipe needs, and return the number of the job."""
+    from napari_backsplit.cli.console import say_aside
+
+    say_aside(f"The recipe {plan.name} needs plans of its own: plan set {plan.name} is made first.")
+    params = {"plan": plan.model_dump(mode="json")}
+    done = _job(project, "plan", params, f"plan {plan.name}", detach, quiet=as_json)
+    return str(done.get("job", ""))
 
 
 def changes_of(spec: type[Spec], options: dict[str, Any]) -> dict[str, Any]:
@@ -151,15 +197,16 @@ def changes_of(spec: type[Spec], options: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(said, name) for name in options}
 
 
+def tuning_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what was said of a fine-tune on the command line, each value checked by its field."""
+    from napari_backsplit.backend.training.recipe_defaults import tuning_values
+
+    said = make_spec(RunSpec, tuning_values(options, {}))
+    return {name: getattr(said, name) for name in options}
+
+
 @app.command(rich_help_panel=TRAIN)
-@with_spec(
-    RunSpec,
-    skip=("baseline", "arm"),
-    first=FIRST,
-    **FINETUNE,
-    **dict.fromkeys(LEARNING, "the baseline's"),
-    supports="the organs that hold the lesions",
-)
+@with_spec(RunSpec, skip=("baseline", "arm"), first=FIRST, **TUNED)
 def finetune(
     *,
     start: FromOption,
@@ -180,7 +227,7 @@ def finetune(
     from napari_backsplit.backend.training.budget import trained_iterations, warnings
     from napari_backsplit.cli.console import say_aside, show
 
-    improvement = propose(project, start, changes_of(RunSpec, {**FINETUNE, **options}))
+    improvement = propose(project, start, tuning_changes(options))
     spec = improvement.run
     for note in improvement.notes:
         say_aside(note)

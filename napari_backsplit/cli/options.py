@@ -116,7 +116,8 @@ def make_spec(spec: type[Spec], options: Mapping[str, Any]) -> Spec:
         first = error.errors()[0]
         problem = first["msg"].removeprefix("Value error, ").rstrip(".")
         if not first["loc"]:  # fields that do not go together: a sentence of the spec's own
-            raise InputError(f"{problem[0].upper()}{problem[1:]}.", "See --help.") from None
+            see = "See: backsplit recipes" if "recipe" in problem else "See --help."
+            raise InputError(f"{problem[0].upper()}{problem[1:]}.", see) from None
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InputError(
             f"{option} {first.get('input')!r}: {problem[0].lower()}{problem[1:]}.",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_backsplit.backend.errors import BackSplitError
-from napari_backsplit.backend.training.spec import FINETUNE, LEARNING, PlanSpec, RunSpec
+from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 from napari_backsplit.cli import app
 from napari_backsplit.cli.data import JsonOption, ProjectOption, open_project
-from napari_backsplit.cli.models import FIRST
-from napari_backsplit.cli.options import make_spec, with_spec
+from napari_backsplit.cli.models import FIRST, TUNED, tuning_changes
+from napari_backsplit.cli.options import with_spec
 
 if TYPE_CHECKING:
     from napari_backsplit.backend.improvement import Improvement
@@ -25,14 +25,7 @@ MARK = {"passed": "ok", "warned": "warning", "refused": "refused"}
 
 
 @app.command(rich_help_panel="2 Train")
-@with_spec(
-    RunSpec,
-    skip=("baseline",),
-    first=FIRST,
-    **FINETUNE,
-    **dict.fromkeys(LEARNING, "the baseline's"),
-    supports="the organs that hold the lesions",
-)
+@with_spec(RunSpec, skip=("baseline",), first=FIRST, **TUNED)
 def preflight(
     model: Annotated[
         str, typer.Argument(help="Number of a training job, or an nnU-Net model folder or zip.")
@@ -55,8 +48,7 @@ def preflight(
 
     The exit code is 1 where something keeps it from being begun.
     """
-    spec = make_spec(RunSpec, {**FINETUNE, **options})
-    given = {name: getattr(spec, name) for name in options}
+    given = tuning_changes(options)
     with open_project(project, read_only=True) as opened:
         checks, takes = _look(opened, model, given, accept_unfit, declare_unseen, measure)
     _show(checks, takes, as_json)
@@ -78,9 +70,10 @@ def _look(
     from napari_backsplit.backend.training.estimate import estimate, probe
     from napari_backsplit.backend.training.model_checks import model_checks
     from napari_backsplit.backend.training.preflight import preflight
+    from napari_backsplit.backend.training.recipe_defaults import tuning_values
 
     plan = PlanSpec(accept_unfit=accept_unfit)
-    draft = Improvement(model, RunSpec.model_validate({**FINETUNE, **given}), plan)
+    draft = Improvement(model, RunSpec.model_validate(tuning_values(given, {})), plan)
     first = model_checks(project, draft)
     if any(check.level == "refused" for check in first):
         return first, None

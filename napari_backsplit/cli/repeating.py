@@ -38,9 +38,26 @@ def repeat(
 
     found = find_job(project, job)
     wanted = _nested(pairs(changes))
+    _take_recipes(found, wanted)
     _require_fit(found, wanted)
     made = again(found, wanted, title=title)
     say(f"Queued {made.id}: {made.spec.title}. Follow it with: backsplit jobs follow {made.id}")
+
+
+def _take_recipes(job: Job, changes: dict[str, Any]) -> None:
+    """Add what other recipes of a run change, beside what is said."""
+    from napari_backsplit.backend.training.recipe_defaults import exchanged, spoken
+    from napari_backsplit.backend.training.recipes import recipe_names
+
+    run = changes.get("run")
+    if not isinstance(run, dict) or "recipe" not in run or "run" not in job.spec.params:
+        return
+    before = make_spec(RunSpec, job.spec.params["run"])
+    own = {"plan_set": run.get("plan_set", before.plan_set)}
+    with spoken():
+        fields = exchanged(before.model_copy(update=own), recipe_names(run["recipe"]))
+    changed = {name: value for name, value in fields.items() if value != getattr(before, name)}
+    changes["run"] = {**changed, **run, "recipe": list(fields["recipe"])}
 
 
 def _require_fit(job: Job, changes: dict[str, Any]) -> None:

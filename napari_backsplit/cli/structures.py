@@ -66,7 +66,12 @@ def engines(as_json: JsonOption = False) -> None:
 def segment(
     *,
     support: Annotated[
-        list[str], typer.Option(help="Structure to segment; may be repeated. A new one is added.")
+        list[str],
+        typer.Option(
+            metavar="NAME[=REFERENCE]",
+            help="Structure to segment; may be repeated. A new one is added. With "
+            "kidney_7_clicks=kidney it is clicked in the reference of kidney, which stays.",
+        ),
     ],
     engine: Annotated[str, typer.Option(help="Name of an engine; see: backsplit engines")],
     project: ProjectOption = Path(),
@@ -117,7 +122,9 @@ def segment(
     from napari_backsplit.cli.console import follow_job, say
 
     asked = {"clicks": clicks, "prompts": str(prompts or ""), "reference": from_reference}
-    values = {"structures": _names(support), "engine": engine, "seed": seed, "channel": channel}
+    structures, clicked_in = _names(support)
+    values = {"structures": structures, "engine": engine, "seed": seed, "channel": channel}
+    values["clicked_in"] = clicked_in
     spec = _spec({**asked, **values, "settings": _settings(options), "cases": case})
     simulation.require_ready(engine, spec.engine_settings())
     with open_project(project, read_only=True) as opened:
@@ -133,8 +140,8 @@ def segment(
     return None
 
 
-def _names(given: Sequence[str]) -> list[str]:
-    """Return the names as they are.
+def _names(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the names as they are, and in whose references others are clicked.
 
     Raises
     ------
@@ -143,10 +150,12 @@ def _names(given: Sequence[str]) -> list[str]:
     """
     from napari_backsplit.backend.structures.vocabulary import neutral
 
-    for name in given:
+    pairs = [(name, source) for name, _, source in (text.partition("=") for text in given)]
+    for name in (each for pair in pairs for each in pair if each):
         if (right := neutral(name)) != name:
             raise InputError(f"--support {name!r} is no name of a structure.", f"Write {right}.")
-    return list(dict.fromkeys(given))
+    sources = {name: source for name, source in pairs if source and source != name}
+    return list(dict.fromkeys(name for name, _ in pairs)), sources
 
 
 def _spec(values: dict[str, Any]) -> SegmentSpec:
@@ -186,7 +195,7 @@ def _checked(
         return spec, {}
     default = "{case}.nii.gz" if len(spec.structures) == 1 else "{case}/{structure}.nii.gz"
     found = simulation.find_references(
-        project, spec.structures, Path(spec.reference), pattern or default
+        project, spec.structures, Path(spec.reference), pattern or default, spec.clicked_in
     )
     wanted = {key: path for key, path in found.items() if key[0] in (spec.cases or ())}
     if not wanted:

@@ -21,6 +21,8 @@ UNITS = {"mm": "mm", "gb": "GB", "s": "s"}
 WORDS = {"lr": "learning rate", "tls": "TLS", "ca": "authority", "cert": "certificate"}
 """What a short word in a field's name stands for."""
 MOST = 1_000_000_000
+SAID = 24
+"""Letters that fit into an empty field."""
 LETTERS = 34
 """How many letters of a choice are shown; its tool tip has them all."""
 
@@ -315,7 +317,8 @@ def _said(info: FieldInfo, value: str) -> str:
     """Return what the description says that None, or empty, means: "as planned", "all"."""
     text = " ".join((info.description or "").split())
     found = re.search(rf"\b{value}: ([^.;]+)", text)
-    return found.group(1) if found else ""
+    said = found.group(1) if found else ""
+    return said if len(said) <= SAID else said.partition(",")[0]
 
 
 def _pairs(choices: Choices) -> list[tuple[str, str]]:

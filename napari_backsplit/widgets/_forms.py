@@ -196,6 +196,10 @@ class SpecForm(QWidget, Generic[Spec]):
             for part in editor.native.findChildren(QWidget):
                 part.installEventFilter(self._wheel)
 
+    def is_touched(self, name: str) -> bool:
+        """Whether a person changed a field, or was shown another value than the default."""
+        return name in self._touched
+
     def editor(self, name: str) -> QWidget:
         """Return what edits a field."""
         return self._editors[name].native

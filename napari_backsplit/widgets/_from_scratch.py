@@ -13,23 +13,20 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_backsplit.backend.training.recipes import plan_settings
 from napari_backsplit.backend.training.spec import Arm, PlanSpec, RunSpec
 from napari_backsplit.widgets._asking import Scratch
 from napari_backsplit.widgets._fields import Choices
 from napari_backsplit.widgets._folding import Folded
 from napari_backsplit.widgets._forms import SpecForm
 from napari_backsplit.widgets._layout import in_column, scrolling
-from napari_backsplit.widgets._run_settings import BUDGET, GROUPS
+from napari_backsplit.widgets._recipe_box import SECTIONS, RecipeBox, offered
+from napari_backsplit.widgets._run_settings import BUDGET, GROUPS, METHODS, RECIPES
+from napari_backsplit.widgets._taken_recipes import TakenRecipes
 
 PLAN = ("name", "configuration", "preset", "folds", "gpu_memory_gb", "patch_size", "batch_size",
         "spacing_mm", "intensities", "workers")  # fmt: skip
-RUN = {
-    "What": ("supports", "masks"),
-    "How long": GROUPS["How long"],
-    "Training": GROUPS["Training"],
-    "Device": GROUPS["Device"],
-    "Trackers": GROUPS["Trackers"],
-}
+RUN = GROUPS | {"What": ("supports", "masks")}
 ARMS: dict[Arm, str] = {
     "binary": "Without supports: the lesion alone",
     "backsplit": "With supports",
@@ -77,6 +74,9 @@ class ScratchDialog(QDialog):
             either=BUDGET | {"epochs": "1000"},
         )
         self.plan: SpecForm[PlanSpec] = SpecForm(PlanSpec, PLAN)
+        self.recipes = RecipeBox(offered(*SECTIONS))
+        self.taken = TakenRecipes(self.recipes, self.run)
+        self.taken.set_defaults(chosen)
         self.known = QLabel()
         self.known.setWordWrap(True)
         self._build()
@@ -84,11 +84,15 @@ class ScratchDialog(QDialog):
             box.toggled.connect(lambda _: self._show())
         for form in (self.run, self.plan):
             form.value_changed.connect(self._show)
+        self.taken.changed.connect(self._take_plans)
         self.resize(440, 620)
         self._show()
 
     def _build(self) -> None:
-        parts: list[QWidget] = [*self.arms.values(), self.every, self.run.top]
+        self.recipes_part = Folded(RECIPES, self.recipes, METHODS)
+        parts: list[QWidget] = [
+            *self.arms.values(), self.every, self.recipes_part, self.run.top
+        ]  # fmt: skip
         for title, group in self.run.groups.items():
             folded = Folded(title, group)
             folded.set_open(title in ("What", "How long"))
@@ -133,9 +137,16 @@ class ScratchDialog(QDialog):
         """The name of the plan set that is entered."""
         return str(self.plan.editor_value("name"))
 
+    def _take_plans(self) -> None:
+        """Show the plans that the recipes need."""
+        if not self.taken.problem:
+            self.plan.set_defaults(plan_settings(self.recipes.value()))
+        self._show()
+
     def _show(self) -> None:
-        some = any(box.isChecked() for box in self.arms.values())
+        some = any(box.isChecked() for box in self.arms.values()) and not self.taken.problem
         self.ok.setEnabled(some and self.run.valid and self.plan.valid)
+        self.recipes_part.set_title(self.taken.title(RECIPES))
         known = self.plan_set in self._plan_sets
         self.known.setText(AS_IT_IS.format(self.plan_set))
         self.known.setVisible(known)

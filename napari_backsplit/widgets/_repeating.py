@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -20,11 +21,14 @@ from qtpy.QtWidgets import (
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.jobs import Job
+from napari_backsplit.backend.training.recipe_defaults import exchanged
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 from napari_backsplit.widgets._folding import Folded
 from napari_backsplit.widgets._forms import SpecForm
 from napari_backsplit.widgets._layout import scrolling
-from napari_backsplit.widgets._run_settings import BUDGET, GROUPS
+from napari_backsplit.widgets._recipe_box import SECTIONS, RecipeBox, offered
+from napari_backsplit.widgets._run_settings import BUDGET, GROUPS, METHODS, RECIPES
+from napari_backsplit.widgets._taken_recipes import words_of
 
 SPECS: dict[str, type[BaseModel]] = {"run": RunSpec, "plan": PlanSpec}
 """Parameter of a job -> what it holds."""
@@ -56,6 +60,8 @@ class RepeatDialog(QDialog):  # type: ignore[misc]
         super().__init__(parent)
         self.setWindowTitle("Repeat with changes")
         self.forms: dict[str, SpecForm[Any]] = {}
+        self._before: dict[str, BaseModel] = {}
+        self._problem = ""
         self.lines = ParamLines({})
         words = QLabel(f"{title}: change what shall be different." if params else NOTHING + title)
         words.setWordWrap(True)
@@ -73,7 +79,10 @@ class RepeatDialog(QDialog):  # type: ignore[misc]
         for name, spec in SPECS.items():
             if name in params and _fits(spec, params[name]):
                 self.forms[name] = form = _form(spec, params[name])
+                self._before[name] = before = form.spec()
                 form.value_changed.connect(self._show)
+                if isinstance(before, RunSpec):
+                    column.addWidget(self._build_recipes(before))
                 column.addWidget(form.top)
                 for title, group in form.groups.items():
                     folded = Folded(title, group)
@@ -85,6 +94,23 @@ class RepeatDialog(QDialog):  # type: ignore[misc]
             column.addWidget(self.lines)
         column.addStretch(1)
         return inside
+
+    def _build_recipes(self, run: RunSpec) -> QWidget:
+        sections = SECTIONS[2:] if run.baseline is not None else SECTIONS[1:]
+        self.recipes = RecipeBox(offered(*sections))
+        self.recipes.set_value(run.recipe)
+        self.recipes.changed.connect(partial(self._take_recipes, run))
+        return Folded(RECIPES, self.recipes, METHODS)
+
+    def _take_recipes(self, run: RunSpec) -> None:
+        """Show what other recipes set; what was set beside the old ones stays."""
+        self._problem = ""
+        try:
+            self.forms["run"].set_defaults(exchanged(run, self.recipes.value()))
+        except ValueError as error:
+            self._problem = words_of(error)
+        self.recipes.show_problem(self._problem)
+        self._show()
 
     def _build_buttons(self) -> QDialogButtonBox:
         kinds = QDialogButtonBox.StandardButton
@@ -103,11 +129,12 @@ class RepeatDialog(QDialog):  # type: ignore[misc]
         InputError
             What is entered cannot be used.
         """
-        changes = {name: _changes(form) for name, form in self.forms.items()}
+        changes = {name: _changes(form, self._before[name]) for name, form in self.forms.items()}
         return {name: changed for name, changed in changes.items() if changed} | self.lines.value()
 
     def _show(self) -> None:
-        self.ok.setEnabled(self.lines.valid and all(f.valid for f in self.forms.values()))
+        valid = self.lines.valid and all(form.valid for form in self.forms.values())
+        self.ok.setEnabled(valid and not self._problem)
 
 
 class ParamLines(QWidget):  # type: ignore[misc]
@@ -200,15 +227,15 @@ def _form(spec: type[BaseModel], values: Mapping[str, Any]) -> SpecForm[Any]:
     names = [name for name in spec.model_fields if name not in KEPT]
     if spec is not RunSpec:
         return SpecForm(spec, {"Plan": names}, values)
-    known = {name for group in GROUPS.values() for name in group}
+    known = {"recipe"}.union(*GROUPS.values())
     rest = [name for name in names if name not in known]
     return SpecForm(spec, GROUPS | {REST: rest}, values, either=BUDGET)
 
 
-def _changes(form: SpecForm[Any]) -> dict[str, Any]:
-    changed = set(form.value())
-    dumped: dict[str, Any] = form.spec().model_dump(mode="json", include=changed)
-    return dumped
+def _changes(form: SpecForm[Any], before: BaseModel) -> dict[str, Any]:
+    after: BaseModel = form.spec()
+    changed = {name for name, value in after if value != getattr(before, name)}
+    return after.model_dump(mode="json", include=changed)
 
 
 def _text(value: Any) -> str:

@@ -13,29 +13,45 @@ from napari_backsplit.widgets._fields import Choices, Ticks
 from napari_backsplit.widgets._folding import Folded
 from napari_backsplit.widgets._forms import SpecForm
 from napari_backsplit.widgets._layout import in_row, push_button
+from napari_backsplit.widgets._recipe_box import RecipeBox, offered
+from napari_backsplit.widgets._taken_recipes import TakenRecipes
 
 BUDGET = {"epochs": "250", "hours": "for example 8", "until": "for example 18:00"}
 """Fields of which one says how long, each with an example."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "What": ("arm", "supports", "masks"),
     "How long": (*BUDGET, "patience"),
+    "Network": (
+        "architecture",
+        "width",
+        "deep_supervision",
+        "head_lr_factor",
+        "freeze_encoder_epochs",
+    ),
+    "Loss": ("loss", "inverse_weighting", "target_dice_share", "final_support_weight"),
+    "Labels": (
+        "labels",
+        "activation",
+        "round_labels",
+        "missing",
+        "support_count",
+        "support_cases",
+        "curriculum_epochs",
+    ),
     "Training": (
         "fold",
         "batch_size",
         "patch_size",
         "initial_lr",
+        "final_lr",
         "optimiser",
+        "epsilon",
         "schedule",
         "warmup_epochs",
-        "freeze_encoder_epochs",
-        "head_lr_factor",
         "weight_decay",
         "iterations",
         "validation_iterations",
         "target_oversampling",
-        "target_dice_share",
-        "curriculum_epochs",
-        "final_support_weight",
         "precision",
         "compile",
         "seed",
@@ -45,6 +61,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Device": ("device", "workers", "threads", "yield_to_clicks"),
     "Trackers": ("tracker",),
 }
+OF_THE_BASELINE = ("architecture", "width")
+"""What a fine-tune does not choose."""
+TUNED = {
+    title: tuple(name for name in names if name not in OF_THE_BASELINE)
+    for title, names in GROUPS.items()
+}
+RECIPES = "Recipes"
+METHODS = "Methods of the papers; what they set is shown below, and can be changed"
 
 
 class RunSettings(QWidget):
@@ -65,8 +89,10 @@ class RunSettings(QWidget):
         super().__init__()
         self._names: list[str] = []
         self.form: SpecForm[RunSpec] = SpecForm(
-            RunSpec, GROUPS, choices={"supports": (), "device": ("cpu",)}, either=BUDGET
+            RunSpec, TUNED, choices={"supports": (), "device": ("cpu",)}, either=BUDGET
         )
+        self.recipes = RecipeBox(offered("Loss", "Labels", "Controls"))
+        self.taken = TakenRecipes(self.recipes, self.form)
         self.control = QCheckBox("Train the same without supports as well")
         self.control.setToolTip(
             "The same extra epochs without supports: without it nothing shows that it was the "
@@ -94,6 +120,8 @@ class RunSettings(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
+        self.sections[RECIPES] = Folded(RECIPES, self.recipes, METHODS)
+        column.addWidget(self.sections[RECIPES])
         column.addWidget(self.form.top)
         for title, group in self.form.groups.items():
             self.sections[title] = Folded(title, group)
@@ -108,6 +136,7 @@ class RunSettings(QWidget):
         column.addWidget(in_row(self.reset, stretch=False))
         self.control.setChecked(True)
         self.form.value_changed.connect(self._edited)
+        self.taken.changed.connect(self._edited)
         for box in (self.control, self.unseen, self.every):
             box.toggled.connect(lambda _: self.changed.emit())
         self.advise.clicked.connect(self.advice_wanted)
@@ -127,7 +156,7 @@ class RunSettings(QWidget):
         """What cannot be used of what is entered; "" where all can."""
         if self.every.isChecked() and not self.folds.raw():
             return "Choose at least one fold."
-        return self.form.problem
+        return self.taken.problem or self.form.problem
 
     @property
     def valid(self) -> bool:
@@ -145,14 +174,15 @@ class RunSettings(QWidget):
         own: dict[str, Any] = {"control": False} if not self.control.isChecked() else {}
         own |= {"declare_unseen": True} if self.unseen.isChecked() else {}
         own |= {"folds": self._folds()} if self.every.isChecked() else {}
-        return self.form.value() | own
+        return self.form.value() | own | self.taken.value()
 
     def set_value(self, value: Mapping[str, Any]) -> None:
         """Show what differs from the recommended."""
         self.control.setChecked(value.get("control", True))
         self.unseen.setChecked(value.get("declare_unseen", False))
         self.every.setChecked("folds" in value)
-        fields = RunSpec.model_fields.keys()
+        self.recipes.set_value(value.get("recipe", ()))
+        fields = RunSpec.model_fields.keys() - {"recipe"}
         self.form.set_value({name: value[name] for name in value if name in fields})
 
     def forget(self) -> None:
@@ -162,11 +192,11 @@ class RunSettings(QWidget):
     def begin_anew(self) -> None:
         """Forget what was recommended too: it was for another project."""
         self.forget()
-        self.form.set_defaults({})
+        self.taken.set_defaults({})
 
     def set_recommended(self, run: RunSpec) -> None:
         """Show what is recommended; what a person changed stays."""
-        self.form.set_defaults(dict(run))
+        self.taken.set_defaults(dict(run))
 
     def set_supports(self, names: Sequence[str]) -> None:
         """Offer the supports of a project, in their order of priority."""
@@ -193,6 +223,7 @@ class RunSettings(QWidget):
         self.sections[title].set_open(True)
 
     def _edited(self) -> None:
+        self.sections[RECIPES].set_title(self.taken.title(RECIPES))
         count = len(self.form.editor_value("supports"))
         self.many.setVisible(count > MANY_SUPPORTS)
         self.many.setText(f"▲ {count} supports are many for a fine-tune; one to three work best.")

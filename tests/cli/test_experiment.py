@@ -75,11 +75,25 @@ def test_alone_it_lists_the_plans(backsplit: Backsplit) -> None:
     assert "hippocampus" in {plan["name"] for plan in json.loads(backsplit("--json").out)}
 
 
+def test_the_list_is_in_groups(backsplit: Backsplit) -> None:
+    lines = [line.strip() for line in backsplit().out.splitlines()]
+    heads = ("BackSplit, tables and figures", "table-1 ", "Other papers", "softseg")
+    place = {h: next(i for i, line in enumerate(lines) if line.startswith(h)) for h in heads}
+    assert sorted(place, key=lambda text: place[text]) == list(place)
+    assert [line for line in lines if line.startswith("table-")][1].startswith("table-2 ")
+
+
+def test_a_budget_may_be_set(backsplit: Backsplit) -> None:
+    answer = backsplit("mine.toml", "--dry-run", "--epochs", "7", "--iterations", "3")
+    assert "2 of 2 runs to do, 42 iterations" in answer.out
+
+
 def test_a_dry_run_changes_nothing(backsplit: Backsplit, tmp_path: Path) -> None:
     answer = backsplit("mine.toml", "--dry-run", "--draws", "1-3")
     assert answer.code == 0
     assert "3     ours    10          to do" in answer.out
-    assert "6 of 6 runs to do, 60 iterations; " in answer.out
+    assert "6 of 6 runs to do, 60 iterations, hours unknown until the first run" in answer.out
+    assert "by arithmetic about" in answer.out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.toml"]
     expected = json.loads(backsplit("mine.toml", "--dry-run", "--json").out)
     assert (expected["to_do"], expected["hours"]) == (2, None)

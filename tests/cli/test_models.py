@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return {}
 
     monkeypatch.setattr(models, "_job", job)
-    monkeypatch.setattr(models, "_begin_training", lambda project, spec: None)
+    monkeypatch.setattr(models, "_begin_training", lambda *given: None)
     return params
 
 
@@ -247,7 +247,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done = SimpleNamespace(result={"model": "jobs/x/model"})
     monkeypatch.setattr(backend, "submit", submit)
     monkeypatch.setattr(console, "follow_job", lambda job, **options: done)
-    monkeypatch.setattr(models, "_begin_training", lambda project, spec: None)
+    monkeypatch.setattr(models, "_begin_training", lambda *given: None)
     return titles
 
 

@@ -116,6 +116,57 @@ def test_masks_that_are_there_stay_and_that_is_said(backsplit: Backsplit, projec
         assert opened.mask("case_001", "kidney").sum() == organ()[2].sum()
 
 
+def test_a_copy_of_a_support_is_clicked_in_its_reference_and_stands_beside_it(
+    backsplit: Backsplit, project: Path
+) -> None:
+    options = ("--from-reference", "project", "--clicks", "1", "--json")
+    copied = backsplit(*CLICKS[:3], *options, "--support", "kidney_1_click=kidney")
+    assert copied.code == 0, copied.err
+    (summary,) = json.loads(copied.out)["summary"]
+    assert (summary["structure"], summary["segmented"]) == ("kidney_1_click", 1)
+    assert summary["dice_mean"] == pytest.approx(1 / 3)  # a slice of five
+    assert supports(project) == ("kidney", "liver", "kidney_1_click")
+    plain = backsplit(*CLICKS[:3], *options, "--support", "kidney")
+    assert json.loads(plain.out)["summary"][0]["dice_mean"] == summary["dice_mean"]
+    jobs = [job.folder / "masks" / "case_001" for job in list_jobs(project)]
+    records = [json.loads(file.read_text()) for folder in jobs for file in folder.glob("*.json")]
+    assert records[0]["prompts"] == records[1]["prompts"], "the same clicks as of the original"
+    with Project.open(project, read_only=True) as opened:
+        assert np.array_equal(opened.mask("case_001", "kidney"), organ())
+        assert opened.mask("case_001", "kidney_1_click").sum() == organ()[2].sum()
+        assert opened.mask_path("case_003", "kidney_1_click") is None
+        origin = opened.provenance("case_001", "kidney_1_click")
+    assert origin is not None
+    assert "1 random clicks in a reference mask of kidney, seed 0." in origin.notes[0]
+
+
+def test_a_copy_is_clicked_in_a_folder_of_references(
+    backsplit: Backsplit, project: Path, tmp_path: Path
+) -> None:
+    for name in ("spleen", "colon"):
+        write(organ(), tmp_path / "masks" / name / "original_2.nii.gz")
+    asked = ("--from-reference", tmp_path / "masks", "--pattern", "{structure}/{case}.nii.gz")
+    several = ("--support", "spleen_clicked=spleen", "--support", "colon")
+    code, _, err = backsplit(*CLICKS, *asked, *several)
+    assert code == 0, err
+    assert supports(project) == ("kidney", "liver", "spleen_clicked", "colon")
+    twice = ("--support", "one=spleen", "--support", "two=spleen")
+    code, _, err = backsplit(*CLICKS, *asked, *twice)
+    assert code != 0
+    assert "same references" in err
+
+
+@pytest.mark.parametrize("name", ["Kidney!=kidney", "copy=Kidney!", "copy=spleen"])
+def test_a_copy_of_what_is_not_there_is_refused(
+    backsplit: Backsplit, project: Path, name: str
+) -> None:
+    code, _, err = backsplit(*CLICKS, "--from-reference", "project", "--support", name)
+    assert code != 0
+    assert "is no name of a structure" in err or "spleen" in err
+    assert supports(project) == ("kidney", "liver")
+    assert list_jobs(project) == []
+
+
 def test_json_is_one_value(backsplit: Backsplit, project: Path, spleens: Path) -> None:
     options = ("--support", "spleen", "--from-reference", spleens, "--json", "--case", "case_003")
     code, out, _ = backsplit(*CLICKS, *options)

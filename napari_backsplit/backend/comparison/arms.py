@@ -1,8 +1,9 @@
 """The predictions of an arm, as prediction jobs or another program left them.
 
 A prediction job leaves, in its folder ``predictions/``, a label map ``<case>.nii.gz`` of the
-targets (ids 1..T) on the image's grid, perhaps ``<case>[_<target>]_probability.nii.gz``, and
-``predictions.json`` with what its model had seen. Any folder of such label maps will do.
+targets (ids 1..T) on the image's grid, perhaps ``<case>[_<target>]_probability.nii.gz`` (of a
+model of soft labels ``_share.nii.gz``), and ``predictions.json`` with what its model had seen. Any
+folder of such label maps will do.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from napari_backsplit.backend.comparison.seen import ModelRecord, SeenStatus, case_status
 from napari_backsplit.backend.errors import InputError
@@ -24,7 +25,21 @@ DECIDES: Mapping[str, Any] = {"mirroring": True, "step_size": 0.5, "rule": "argm
 
 _STATUSES: tuple[SeenStatus, ...] = ("verified", "declared", "unknown", "seen")
 _SUFFIX = ".nii.gz"
-_BESIDE = ("_probability", "_labels", "_gap")  # what lies beside the label map of a case
+_BESIDE = ("_probability", "_share", "_labels", "_gap")  # what lies beside the label map of a case
+
+
+def map_path(
+    folder: Path, case: str, target: str, targets: Sequence[str]
+) -> tuple[Path, Literal["share", "probability"]]:
+    """Return the map of a target in a folder of predictions, and what it holds.
+
+    A file of shares where there is one, else that of probabilities, which need not exist.
+    """
+    start = f"{case}_{target}" if len(targets) > 1 else case
+    share = folder / f"{start}_share{_SUFFIX}"
+    if share.exists():
+        return share, "share"
+    return folder / f"{start}_probability{_SUFFIX}", "probability"
 
 
 def decided(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +106,13 @@ class ArmFolder:
         return self.folder / f"{case}.nii.gz"
 
     def probability_path(self, case: str, target: str, targets: Sequence[str]) -> Path:
-        """Return the probability map of a target, which need not exist."""
-        middle = f"_{target}" if len(targets) > 1 else ""
-        return self.folder / f"{case}{middle}_probability.nii.gz"
+        """Return the probability map of a target, or that of its shares; it need not exist."""
+        return map_path(self.folder, case, target, targets)[0]
+
+    def has_shares(self, case: str, target: str, targets: Sequence[str]) -> bool:
+        """Whether there is a map of how much of each voxel is a target."""
+        path, kind = map_path(self.folder, case, target, targets)
+        return kind == "share" and path.exists()
 
     def seen(self, case: str, hashes: Sequence[str]) -> SeenStatus:
         """Say whether the arm's model had seen a case: what its record and its hashes allow."""

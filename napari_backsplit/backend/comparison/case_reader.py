@@ -28,6 +28,9 @@ class _Read(Mapping[str, NDArray[Any]]):
             raise KeyError(name)
         return self._read(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -61,9 +64,25 @@ class CaseReader:
             else {arm.name: self._probabilities(arm, case, targets) for arm in arms},
             image=read_volume(image) if image else None,
             supports=_Read(there, lambda support: self.project.mask(case, support)),
+            soft={} if for_figure else self._soft(case, targets),
+            shares=frozenset(
+                arm.name for arm in arms if any(arm.has_shares(case, t, targets) for t in targets)
+            ),
             seen=weakest(arm.seen(case, self._hashes(case)) for arm in arms),
             modality=self.project.schema.channels[0].modality,
         )
+
+    def _soft(self, case: str, targets: Sequence[str]) -> _Read:
+        there = [target for target in targets if self.project.soft_path(case, target)]
+        return _Read(there, lambda target: self._soft_mask(case, target))
+
+    def _soft_mask(self, case: str, target: str) -> NDArray[np.float32]:
+        mask = self.project.soft_mask(case, target)
+        if mask is None:
+            raise InputError(
+                f"The soft mask of {target} for {case} is gone.", "Compare again without it."
+            )
+        return mask
 
     def _hashes(self, case: str) -> list[str]:
         images = self.project.case(case).images.values()

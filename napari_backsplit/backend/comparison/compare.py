@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import nan
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ from napari_backsplit.backend.comparison.results import (
     countable,
 )
 from napari_backsplit.backend.comparison.seen import SeenStatus
+from napari_backsplit.backend.comparison.soft_agreement import SOFT_METRICS, is_soft
+from napari_backsplit.backend.comparison.soft_metrics import SoftReference
 from napari_backsplit.backend.comparison.statistics import (
     Difference,
     corrected,
@@ -67,7 +69,7 @@ class CaseInput:
     predictions : mapping of str to mapping
         Arm -> target -> mask, on the reference's grid.
     probabilities : mapping of str to mapping, optional
-        Arm -> target -> probability 0..1, where known.
+        Arm -> target -> probability 0..1, or share of the voxel, where known.
     image : Volume, optional
         The image, for figures only.
     supports : mapping of str to ndarray
@@ -76,6 +78,10 @@ class CaseInput:
         What is known of whether any of the models had seen the case.
     modality : str
         Of the image, as "CT": how its values are shown as grey.
+    soft : mapping of str to ndarray
+        Target -> how much of each voxel it is, 0..1 (z, y, x), where that is known.
+    shares : frozenset of str
+        Arms whose `probabilities` are shares of the voxel.
     """
 
     case: str
@@ -88,6 +94,8 @@ class CaseInput:
     seen: SeenStatus = "unknown"
     supports: Masks = field(default_factory=dict)
     modality: str = ""
+    soft: Masks = field(default_factory=dict)
+    shares: frozenset[str] = frozenset()
 
 
 def compare(cases: Iterable[CaseInput], settings: ComparisonSettings) -> Comparison:
@@ -119,8 +127,8 @@ def measure_case(case: CaseInput, settings: ComparisonSettings) -> Iterator[Row]
     """Measure every target and arm of one case."""
     for target, mask in case.reference.items():
         reference = Segmentation.of(mask, case.spacing_mm)
-        for arm in case.predictions:
-            yield _measure_arm(case, target, arm, reference, settings)
+        rows = [_measure_arm(case, target, arm, reference, settings) for arm in case.predictions]
+        yield from _with_soft(case, target, rows)
 
 
 def lesions_of(case: CaseInput, settings: ComparisonSettings) -> list[LesionRow]:
@@ -143,13 +151,28 @@ def _measure_arm(
     probability = case.probabilities.get(arm, {}).get(target)
     if probability is None:
         return row
-    what = f"The probability of {target} in {case.case} by {arm}"
+    what = f"The {_kind(case, arm)} of {target} in {case.case} by {arm}"
     check_probability(probability, reference.runs.shape, what)
-    return Row(
-        *(row.case, row.patient, row.target, row.arm, row.seen, row.measures),
+    return replace(
+        row,
         average_precision=average_precision(case.reference[target], probability),
         by_threshold=lesions_by_threshold(reference.runs, probability, settings.lesions),
     )
+
+
+def _kind(case: CaseInput, arm: str) -> Literal["share", "probability"]:
+    return "share" if arm in case.shares else "probability"
+
+
+def _with_soft(case: CaseInput, target: str, rows: Sequence[Row]) -> Iterator[Row]:
+    """Add what is measured of shares, where the reference or an arm has any."""
+    reference = SoftReference.of(case, target)
+    for row in rows:
+        prediction = case.probabilities.get(row.arm, {}).get(target)
+        if reference is None or prediction is None:
+            yield row
+        else:
+            yield replace(row, soft=reference.measure(prediction, _kind(case, row.arm)))
 
 
 def conclude(
@@ -186,6 +209,12 @@ def conclude(
         ),
         verdicts=(),
         lesions=tuple(lesions),
+        soft=tuple(
+            contrast
+            for target in targets
+            for arm, against in pairs
+            for contrast in _soft_contrasts(rows, target, arm, against, settings)
+        ),
     )
     return give_verdicts(comparison)
 
@@ -284,6 +313,19 @@ def _contrasts(
         if parts[0]:
             pair = _Pair(target, arm, against, "lesion", stratum, *parts)
             yield from _family(pair, settings.bootstrap)
+
+
+def _soft_contrasts(
+    rows: Sequence[Row], target: str, arm: str, against: str, settings: ComparisonSettings
+) -> Iterator[Contrast]:
+    """Compare two arms on shares, where both have them."""
+    for group, metrics in SOFT_METRICS.items() if is_soft(rows) else ():
+        ours, theirs = (_rows_of(rows, target, name, group) for name in (arm, against))
+        pair = _Pair(target, arm, against, group, ALL, ours, theirs)
+        for metric in metrics:
+            difference = pair.difference(metric, settings.bootstrap)
+            if difference.pairs:
+                yield Contrast(target, arm, against, group, metric, difference)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,15 @@ class Definition:
     source: str
 
 
-def definitions() -> tuple[Definition, ...]:
-    """Return the definition of every metric, in the order of the tables."""
-    return _DEFINITIONS
+def definitions(soft: bool = False) -> tuple[Definition, ...]:
+    """Return the definition of every metric, in the order of the tables.
+
+    Parameters
+    ----------
+    soft : bool
+        Also those of shares.
+    """
+    return (*_DEFINITIONS, *_SOFT) if soft else _DEFINITIONS
 
 
 _FREE = "Not defined where the reference is empty"
@@ -148,5 +154,47 @@ _DEFINITIONS = (
         "the cases at each probability threshold; lesion-free cases count in the false "
         "positives per case.",
         "D. P. Chakraborty, Acad Radiol 20:915-919 (2013)",
+    ),
+)
+
+_SHARE = (
+    "p is the share of a voxel that is predicted (of a model that predicts classes its "
+    "probability), g that of the reference (of a mask 0 or 1)"
+)
+
+_SOFT = (
+    Definition(
+        "Soft Dice",
+        f"2 sum p g / (sum p + sum g) over the voxels of the image, where {_SHARE}. It "
+        "rewards whole shares: where g is a fraction, a p that is rounded up scores higher than "
+        "p = g, which stays below 1; read it beside the errors. " + _MISSED,
+        "C. Gros et al., SoftSeg, Med Image Anal 71:102038 (2021), and F. Milletari et al., "
+        "V-Net (2016), here with plain sums",
+    ),
+    Definition(
+        "Soft Dice of squares",
+        "2 sum p g / (sum p^2 + sum g^2) over the voxels of the image, of the same p and g: 1 "
+        "where p = g in every voxel, and only there. " + _MISSED,
+        "F. Milletari et al., V-Net (2016)",
+    ),
+    Definition(
+        "Mean absolute error",
+        "Mean of |p - g| over the smallest box with every voxel where the reference is above 0 or "
+        "the map of any compared arm is at least 0.01: the same box for all arms of a case. Not "
+        "defined where there is no such voxel.",
+        _HERE,
+    ),
+    Definition(
+        "Mean squared error (Brier)",
+        "Mean of (p - g)^2 over the same box; the Brier score of the voxels where the reference "
+        "is a mask. Not defined where there is no such voxel.",
+        "G. W. Brier, Mon Weather Rev 78:1-3 (1950)",
+    ),
+    Definition(
+        "Soft volume difference",
+        "Sum of p less sum of g over the image, times the volume of a voxel, in ml, and in percent "
+        "of the reference. In percent not defined where the reference is empty; -100 % where only "
+        "the prediction is.",
+        "C. Gros et al., SoftSeg, Med Image Anal 71:102038 (2021)",
     ),
 )

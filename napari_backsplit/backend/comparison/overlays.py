@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.comparison.agreement import LabelMap, agreement
+from napari_backsplit.backend.comparison.arms import map_path
 from napari_backsplit.backend.errors import BackSplitError, GeometryError
 from napari_backsplit.backend.geometry import Geometry
 from napari_backsplit.backend.project import Project
@@ -33,7 +34,8 @@ class Overlay:
     reference : Path, optional
         The mask of the target, None for a case without one.
     predictions, probabilities : Mapping of str to Path
-        Arm -> its label map, and its probability map of the target, where there is one.
+        Arm -> its label map, and its map of the target, where there is one: its probability, or
+        its share of the voxel.
     """
 
     case: str
@@ -107,15 +109,17 @@ def overlay_of(
         The project has no such case.
     """
     targets = project.schema.target_names
-    infix = f"_{target}" if len(targets) > 1 else ""
-    ends = {"": f"{case}.nii.gz", "p": f"{case}{infix}_probability.nii.gz"}
-    found: dict[str, dict[str, Path]] = {"": {}, "p": {}}
+    masks: dict[str, Path] = {}
+    maps: dict[str, Path] = {}
     for arm in (baseline, new):
         places = [_inner(project.folder / folder) for folder in folders.get(arm, ())]
-        place = next((place for place in places if (place / ends[""]).exists()), None)
-        for kind, end in ends.items():
-            if place is not None and (place / end).exists():
-                found[kind][arm] = place / end
+        place = next((place for place in places if (place / f"{case}.nii.gz").exists()), None)
+        if place is None:
+            continue
+        masks[arm] = place / f"{case}.nii.gz"
+        path, _ = map_path(place, case, target, targets)
+        if path.exists():
+            maps[arm] = path
     return Overlay(
         case=case,
         target=target,
@@ -124,8 +128,8 @@ def overlay_of(
         baseline=baseline,
         new=new,
         reference=project.mask_path(case, target),
-        predictions=found[""],
-        probabilities=found["p"],
+        predictions=masks,
+        probabilities=maps,
     )
 
 
@@ -158,9 +162,9 @@ def load(overlay: Overlay) -> Loaded:
 
 
 def load_probability(overlay: Overlay, arm: str) -> NDArray[np.uint8] | None:
-    """Return the probability of the target in whole per cent: (z, y, x), canonical, uint8.
+    """Return the probability, or share, of the target in whole per cent: (z, y, x), canonical.
 
-    None where the arm wrote no map of the case.
+    As uint8; None where the arm wrote no map of the case.
 
     Raises
     ------

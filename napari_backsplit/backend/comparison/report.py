@@ -23,6 +23,11 @@ from napari_backsplit.backend.comparison.compare import CaseInput
 from napari_backsplit.backend.comparison.definitions import definitions
 from napari_backsplit.backend.comparison.results import GROUPS, PRIMARY, Comparison, Verdict
 from napari_backsplit.backend.comparison.slices import draw_slice
+from napari_backsplit.backend.comparison.soft_agreement import (
+    is_soft,
+    soft_contrasts,
+    soft_notes,
+)
 from napari_backsplit.backend.comparison.sources import Sources
 from napari_backsplit.backend.comparison.tables import write_tables
 from napari_backsplit.backend.comparison.telling import KINDS, TellingCase, telling_cases
@@ -155,7 +160,7 @@ def render(
         ],
         unseen=method_tables.unseen(comparison),
         counts=_counts(comparison),
-        definitions=definitions(),
+        definitions=definitions(soft=is_soft(comparison.rows)),
         coverage=method_tables.coverage(comparison, "coverage"),
         models=method_tables.models(info.sources, comparison.arms, "models"),
         versions=method_tables.versions(info.sources, "versions"),
@@ -253,6 +258,27 @@ def _target(
         ),
         "lesions": contents.lesion_table(lesions, target, arms, f"lesions-{number}"),
         "cases": contents.case_table(comparison, target, f"cases-{number}"),
+        "soft": _soft(comparison, number, target),
+    }
+
+
+def _soft(comparison: Comparison, number: int, target: str) -> dict[str, Any] | None:
+    """Return the tables of shares, and what they rest on; None where nothing was measured."""
+    if not is_soft([row for row in comparison.rows if row.target == target]):
+        return None
+    tables = [
+        contents.differences(comparison, own, group, f"soft-{group}-{number}-{k}")
+        for k, (arm, against) in enumerate(comparison.pairs, start=1)
+        for group in GROUPS
+        if (own := soft_contrasts(comparison, target, arm, against))
+    ]
+    return {
+        "notes": list(soft_notes(comparison, target)),
+        "tables": [
+            {"heading": table.caption[:1].upper() + table.caption[1:], "table": table}
+            for table in tables
+            if table is not None
+        ],
     }
 
 

@@ -14,6 +14,7 @@ from napari_backsplit.backend.comparison.lesions import LesionCount, LesionSetti
 from napari_backsplit.backend.comparison.metrics import Measures
 from napari_backsplit.backend.comparison.policy import EmptyMaskPolicy
 from napari_backsplit.backend.comparison.seen import SeenStatus
+from napari_backsplit.backend.comparison.soft_metrics import SoftMeasures
 from napari_backsplit.backend.comparison.statistics import Difference
 
 Group = Literal["lesion", "lesion-free"]
@@ -99,6 +100,8 @@ class Row:
         Not a number where no probabilities were given.
     by_threshold : tuple of LesionCount
         Lesions at each threshold; empty where no probabilities were given.
+    soft : SoftMeasures
+        The metrics of shares, where there are any.
     """
 
     case: str
@@ -109,6 +112,7 @@ class Row:
     measures: Measures
     average_precision: float = nan
     by_threshold: tuple[LesionCount, ...] = ()
+    soft: SoftMeasures = field(default_factory=SoftMeasures)
 
     @property
     def group(self) -> Group:
@@ -137,8 +141,8 @@ class Row:
 
     def value(self, name: str) -> float:
         """Return a metric by its name."""
-        owner = self if hasattr(self, name) else self.measures
-        return float(getattr(owner, name))
+        owners = (self, self.measures, self.soft)
+        return float(next(getattr(owner, name) for owner in owners if hasattr(owner, name)))
 
 
 @dataclass(frozen=True)
@@ -281,6 +285,8 @@ class Comparison:
         Arm -> the folders of its predictions, relative to the project, where known.
     notes : tuple of str
         What has to be read with the verdict, a sentence each.
+    soft : tuple of Contrast
+        Differences of metrics of shares; no verdict rests on them.
     """
 
     settings: ComparisonSettings
@@ -295,6 +301,7 @@ class Comparison:
     title: str = "Comparison"
     folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    soft: tuple[Contrast, ...] = ()
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -337,7 +344,8 @@ class Comparison:
 
     def _points(self, target: str, arm: str) -> tuple[OperatingPoint, ...]:
         rows = countable(self.rows, target, arm)
-        return froc([row.by_threshold for row in rows]) if _all_have_counts(rows) else ()
+        counts = [row.by_threshold for row in rows]
+        return froc(counts) if counts and all(counts) else ()
 
     @property
     def strata(self) -> tuple[str, ...]:
@@ -358,10 +366,6 @@ def countable(rows: Sequence[Row], target: str, arm: str) -> list[Row]:
     own = [row for row in rows if row.target == target]
     kept = [row for row in own if row.counted] or [row for row in own if row.seen == "unknown"]
     return sorted((row for row in kept if row.arm == arm), key=lambda row: row.case)
-
-
-def _all_have_counts(rows: Sequence[Row]) -> bool:
-    return bool(rows) and all(row.by_threshold for row in rows)
 
 
 def find_contrast(

@@ -15,6 +15,8 @@ from napari_backsplit.backend.comparison.lesion_table import write_lesions
 from napari_backsplit.backend.comparison.lesions import StratumCount
 from napari_backsplit.backend.comparison.metrics import Measures
 from napari_backsplit.backend.comparison.results import PRIMARY, Comparison, Contrast, Row
+from napari_backsplit.backend.comparison.soft_agreement import soft_summary
+from napari_backsplit.backend.comparison.soft_metrics import KINDS, NUMBERS, SoftMeasures
 from napari_backsplit.backend.comparison.verdicts import reading_of
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import write_json, write_text
@@ -49,7 +51,8 @@ def write_tables(comparison: Comparison, folder: Path) -> None:
 def write_cases(comparison: Comparison, path: Path) -> None:
     """Write one line per case, target and arm; an undefined metric is an empty cell.
 
-    After `COLUMNS` come those of each size of lesion, as in "< 1 ml: found".
+    After `COLUMNS` come those of each size of lesion, as in "< 1 ml: found", and those of
+    `SoftMeasures` where anything was measured of shares.
     """
     lines = [_cells(row) for row in comparison.rows]
     sized = dict.fromkeys(name for line in lines for name in line if name not in COLUMNS)
@@ -65,8 +68,12 @@ def _cells(row: Row) -> dict[str, Any]:
     numbers["average_precision"] = row.average_precision
     for count in row.measures.by_stratum:
         numbers |= {f"{count.name}{_BETWEEN}{name}": getattr(count, name) for name in _COUNTS}
+    kinds = {}
+    if row.soft.soft_prediction:
+        kinds = {name: getattr(row.soft, name) for name in KINDS}
+        numbers |= {name: getattr(row.soft, name) for name in NUMBERS}
     written = {name: repr(value) if isfinite(value) else "" for name, value in numbers.items()}
-    return {**{name: getattr(row, name) for name in _IDS}, "group": row.group, **written}
+    return {**{name: getattr(row, name) for name in _IDS}, "group": row.group, **written, **kinds}
 
 
 def read_cases(path: Path) -> list[Row]:
@@ -100,7 +107,13 @@ def _row(cells: Mapping[str, str], strata: tuple[str, ...]) -> Row:
     ids: dict[str, Any] = {name: cells[name] for name in _IDS}
     average = float(cells["average_precision"] or "nan")
     measures = Measures(**numbers, by_stratum=counted)
-    return Row(**ids, measures=measures, average_precision=average)
+    return Row(**ids, measures=measures, average_precision=average, soft=_soft(cells))
+
+
+def _soft(cells: Mapping[str, str]) -> SoftMeasures:
+    numbers: dict[str, Any] = {name: float(cells.get(name) or "nan") for name in NUMBERS}
+    kinds: dict[str, Any] = {name: cells.get(name) or "" for name in KINDS}
+    return SoftMeasures(**numbers, **kinds)
 
 
 def _stratum(cells: Mapping[str, str], stratum: str) -> StratumCount:
@@ -146,7 +159,15 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "summaries": [asdict(item) for item in comparison.summaries],
         "differences": list(_differences(comparison)),
         "matched_sensitivity": [asdict(match) for match in comparison.matched],
+        **_soft_figures(comparison),
     }
+
+
+def _soft_figures(comparison: Comparison) -> dict[str, Any]:
+    """Return what was measured of shares, under "soft"; nothing where nothing was."""
+    targets = soft_summary(comparison)
+    differences = [_difference(comparison, contrast) for contrast in comparison.soft]
+    return {"soft": {"targets": targets, "differences": differences}} if targets else {}
 
 
 def _differences(comparison: Comparison) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,10 @@ _BETTER_WHEN_SILENT = {
     "hd95_mm",
     "assd_mm",
     "absolute_difference_ml",  # nothing is nearer to a little than much too much is
+    "soft_absolute_error",
+    "soft_squared_error",
+    "soft_absolute_difference_ml",
+    "soft_absolute_difference_percent",
 }
 
 

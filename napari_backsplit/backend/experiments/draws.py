@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.experiments.plan import (
-    ExperimentPlan,
-    LabelFolder,
-    OwnProject,
-    Synthetic,
-)
+from napari_backsplit.backend.experiments.masks import add_noisy
+from napari_backsplit.backend.experiments.plan import ExperimentPlan
+from napari_backsplit.backend.experiments.plan_data import LabelFolder, OwnProject, Synthetic
 from napari_backsplit.backend.files import read_json, write_json
+from napari_backsplit.backend.fusion.cases import project_scheme
 from napari_backsplit.backend.phantom import sample_project
 from napari_backsplit.backend.project import LabelMaps, Project, import_folder
+from napari_backsplit.backend.study import Folds
 from napari_backsplit.backend.training.arms import arm_scheme, what_enters
+from napari_backsplit.backend.training.run_scheme import supports_of
 
 DATA_FOLDER = "BACKSPLIT_TEST_DATA"
 DATA_FILE = "data.json"
@@ -33,6 +33,10 @@ class Draw:
 
     seed: int
     project: Path
+
+    def quality_file(self, folder: Path) -> Path:
+        """Return where an experiment's folder keeps the quality of the draw's masks."""
+        return folder / f"quality-{self.seed}.json"
 
     def step(self, name: str) -> str:
         """Return the name of one of the draw's steps among those of all draws."""
@@ -89,7 +93,47 @@ def make_project(
     with Project.open(draw.project, fall_back=True) as project:
         _require_fit(plan, project)
         if not project.read_only:
-            project.freeze_test(None if isinstance(plan.data, OwnProject) else plan.plan.folds)
+            dealt = plan.folds or not isinstance(plan.data, OwnProject)
+            project.freeze_test(plan.plan.folds if dealt else None)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the jobs of a draw depend on beside the plan.
+
+    Attributes
+    ----------
+    supports : tuple of str
+        The project's, where the plan tells several sources of them apart.
+    cases : tuple of str
+        Those to train on, as far as supports are told apart.
+    folds : mapping of int to sequence of str
+        The cases that each fold of a cross-validation holds out.
+    """
+
+    supports: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    folds: Folds = field(default_factory=dict)
+
+
+def facts_of(plan: ExperimentPlan, draw: Draw) -> Facts:
+    """Return what a draw's jobs depend on; of a project that is not there yet, nothing is known.
+
+    Raises
+    ------
+    InputError
+        The project has no such fold.
+    """
+    if not plan.folds and not plan.sources:
+        return Facts()
+    if not (draw.project / "project.json").is_file():
+        return Facts(folds=dict.fromkeys(plan.folds, ()))
+    with Project.open(draw.project, read_only=True) as project:
+        splits = project.splits(plan.plan.folds) if plan.folds else []
+        if plan.folds and max(plan.folds) >= len(splits):
+            raise InputError(f"There is no fold {max(plan.folds)} of {len(splits)}.")
+        folds = {fold: tuple(splits[fold]["val"]) for fold in plan.folds}
+        return Facts(project_scheme(project).supports, tuple(project.training_cases()), folds)
 
 
 def _make(plan: ExperimentPlan, draw: Draw, source: Path | None) -> None:
@@ -100,7 +144,10 @@ def _make(plan: ExperimentPlan, draw: Draw, source: Path | None) -> None:
     match plan.data:
         case Synthetic() as data:
             spec, supports = data.spec, data.supports
-            sample_project(folder, draw.seed, data.train, data.test, spec, supports).close()
+            made = sample_project(folder, draw.seed, data.train, data.test, spec, supports)
+            with made as project:
+                for name, voxels in data.noisy.items():
+                    add_noisy(project, tuple(supports), name, voxels, draw.seed)
         case LabelFolder() as data:
             _import(folder, plan.name, draw.seed, data, source or _test_data(data))
         case OwnProject():
@@ -132,12 +179,14 @@ def _test_data(data: LabelFolder) -> Path:
 
 def _require_fit(plan: ExperimentPlan, project: Project) -> None:
     """Refuse a plan whose arms the project cannot train, before anything runs."""
-    if not project.test_cases():
+    if not plan.folds and not project.test_cases():
         raise InputError(
             f"{project.folder.name} has no held-out case to compare the arms on.",
             "Reserve some with: backsplit reserve",
         )
-    cases = project.training_cases()
-    for arm in plan.study_arms(0):
+    cases, known = project.training_cases(), project_scheme(project).supports
+    for arm in plan.study_arms(0, known if plan.sources else ()):
         run = arm.run
-        what_enters(project, arm_scheme(project, run.arm, run.supports, cases, run.masks), cases)
+        if not arm.after:  # its supports are made first
+            supports = supports_of(project, run)
+            what_enters(project, arm_scheme(project, run.arm, supports, cases, run.masks), cases)

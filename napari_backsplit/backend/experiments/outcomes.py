@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import nan
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite, nan
 from typing import Any
 
-from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.draws import Draw
 from napari_backsplit.backend.experiments.plan import ExperimentPlan, PlannedArm
-from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import JobStatus, State
+from napari_backsplit.backend.study import Part, parts_of
 
 FAILED = ("failed", "diverged", "not run")
+_WORST = ("done", "to do", "broken off", "running", *FAILED)
 _DIVERGED = re.compile(r"loss became \S+ in epoch (\d+)")
 
 
@@ -56,35 +56,44 @@ class DrawResult:
         The comparison's summary.json; None while there is none.
     reason : str
         Why there is none.
+    cases : sequence of mapping
+        The comparison's rows, one a case, target and arm, as cases.csv holds them.
+    fold_of : mapping of str to int
+        Which fold held a case out, in a cross-validation.
+    parameters : mapping of str to int
+        Parameters of the arms' networks, where they are known.
+    quality : mapping of str to mapping
+        "7 clicks" or a source -> support -> Dice of its masks against the project's own.
     """
 
     seed: int
     outcomes: Mapping[str, Outcome]
     summary: Mapping[str, Any] | None = None
     reason: str = ""
+    cases: Sequence[Mapping[str, str]] = ()
+    fold_of: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    quality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def draw_result(plan: ExperimentPlan, draw: Draw, statuses: Mapping[str, JobStatus]) -> DrawResult:
-    """Return how a draw stands, from the statuses of the steps that have had a job."""
+def outcomes_of(
+    plan: ExperimentPlan, draw: Draw, statuses: Mapping[str, JobStatus]
+) -> dict[str, Outcome]:
+    """Return how each arm stands on a draw, from the statuses of the steps that had a job."""
     outcomes: dict[str, Outcome] = {}
     for arm in plan.arms:
-        outcomes[arm.name] = _outcome(arm, draw, statuses, outcomes)
-    compared = statuses.get(draw.step("compare"))
-    if compared is None or compared.state is not State.SUCCEEDED:
-        return DrawResult(draw.seed, outcomes, reason=_reason(plan, outcomes, compared))
-    report = draw.project / str((compared.result or {})["report"])
-    try:
-        return DrawResult(draw.seed, outcomes, read_json(report.with_name("summary.json")))
-    except InputError as error:
-        return DrawResult(draw.seed, outcomes, reason=_line(error.problem))
+        outcomes[arm.name] = _outcome(plan, arm, draw, statuses, outcomes)
+    return outcomes
 
 
-def _reason(
+def why_not(
     plan: ExperimentPlan, outcomes: Mapping[str, Outcome], compared: JobStatus | None
 ) -> str:
     """Say why a draw has no comparison."""
     if compared is not None:
         return f"the comparison {_standing(compared).text}"
+    if not plan.arms:
+        return "it trains nothing"
     baseline = outcomes[plan.baseline]
     if baseline.state != "done":
         return f"{plan.baseline} {baseline.text}"
@@ -92,27 +101,52 @@ def _reason(
 
 
 def _outcome(
-    arm: PlannedArm, draw: Draw, statuses: Mapping[str, JobStatus], before: Mapping[str, Outcome]
+    plan: ExperimentPlan,
+    arm: PlannedArm,
+    draw: Draw,
+    statuses: Mapping[str, JobStatus],
+    before: Mapping[str, Outcome],
 ) -> Outcome:
-    trained = statuses.get(draw.step(arm.name))
+    """Return how an arm stands: as the worst of its folds, in the hours of all."""
+    parts = [_part(draw, part, statuses) for part in parts_of(arm.name, plan.folds)]
+    worst = max(parts, key=lambda outcome: _WORST.index(outcome.state))
+    hours = sum(outcome.hours for outcome in parts)
+    if worst.state == "to do":
+        worst = _waiting(plan, arm, draw, statuses, before)
+    return replace(worst, hours=hours if isfinite(hours) else nan)
+
+
+def _part(draw: Draw, part: Part, statuses: Mapping[str, JobStatus]) -> Outcome:
+    trained = statuses.get(draw.step(part.train))
     if trained is None:
-        start = before.get(arm.start or "")
-        unable = start is not None and start.state in FAILED
-        return Outcome("not run", f"{arm.start} failed") if unable else _missing(draw, statuses)
+        return Outcome("to do")
     if trained.state is not State.SUCCEEDED:
         return _standing(trained)
-    predicted = statuses.get(draw.step(f"predict {arm.name}"))
+    predicted = statuses.get(draw.step(part.predict))
     state = Outcome("to do") if predicted is None else _standing(predicted)
     if state.reason:
         state = replace(state, reason=f"prediction: {state.reason}")
     return replace(state, hours=training_hours(trained))
 
 
-def _missing(draw: Draw, statuses: Mapping[str, JobStatus]) -> Outcome:
-    planned = statuses.get(draw.step("plan"))
-    if planned is None or planned.state is not State.FAILED:
-        return Outcome("to do")
-    return Outcome("not run", f"the plan failed: {_line(planned.error)}")
+def _waiting(
+    plan: ExperimentPlan,
+    arm: PlannedArm,
+    draw: Draw,
+    statuses: Mapping[str, JobStatus],
+    before: Mapping[str, Outcome],
+) -> Outcome:
+    """Return how an arm stands that has to wait: what it needs may have failed."""
+    if arm.start and before[arm.start].state in FAILED:
+        return Outcome("not run", f"{arm.start} failed")
+    name = plan.plan_set(arm).name
+    needs = ["plan" if name == plan.plan.name else f"plan {name}"]
+    needs += [f"{arm.clicks} clicks"] if arm.clicks else []
+    for step in needs:
+        status = statuses.get(draw.step(step))
+        if status is not None and status.state is State.FAILED:
+            return Outcome("not run", f"the {step} failed: {line(status.error)}")
+    return Outcome("to do")
 
 
 def _standing(status: JobStatus) -> Outcome:
@@ -123,11 +157,11 @@ def _standing(status: JobStatus) -> Outcome:
     diverged = _DIVERGED.search(status.error)
     if diverged:
         return Outcome("diverged", f"epoch {diverged[1]}")
-    return Outcome("failed", _line(status.error))
+    return Outcome("failed", line(status.error))
 
 
-def _line(error: str) -> str:
-    """Return an error as one line without a full stop."""
+def line(error: str) -> str:
+    """Return an error in one line without a full stop."""
     return " ".join(error.removeprefix("The task failed: ").split()).rstrip(".")
 
 

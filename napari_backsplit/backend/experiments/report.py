@@ -11,6 +11,7 @@ from napari_backsplit.backend.comparison.statistics import Draws
 from napari_backsplit.backend.comparison.tables import without_nan
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.figures import FIGURES, Figure, Figures, targets_of
+from napari_backsplit.backend.experiments.layout import plain_layout
 from napari_backsplit.backend.experiments.outcomes import DrawResult
 from napari_backsplit.backend.experiments.plan import ExperimentPlan
 from napari_backsplit.backend.experiments.tables import notes, tables
@@ -62,6 +63,7 @@ def plain_results(plan: ExperimentPlan, results: Sequence[DrawResult]) -> dict[s
             for result in results
         ],
         "targets": {t: _plain(Figures(plan, results, t)) for t in targets_of(results)},
+        "layout": plain_layout(plan, results),
         "notes": notes(plan, results),
     }
     plain: dict[str, Any] = without_nan(values)

@@ -11,16 +11,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.experiments.clicked import adopt_clicked, click_steps, step_name
+from napari_backsplit.backend.experiments.draw_results import draw_result
 from napari_backsplit.backend.experiments.draws import (
     Draw,
     draws_of,
+    facts_of,
     make_project,
     require_same_data,
 )
-from napari_backsplit.backend.experiments.outcomes import DrawResult, draw_result
+from napari_backsplit.backend.experiments.masks import measure_sources
+from napari_backsplit.backend.experiments.outcomes import DrawResult
 from napari_backsplit.backend.experiments.plan import ExperimentPlan
-from napari_backsplit.backend.jobs import Job
+from napari_backsplit.backend.jobs import Job, JobStatus, State
 from napari_backsplit.backend.jobs.batch import Results, Step, Tell, look_up, run_batch
+from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.study import study_steps
 
 ENV = {"OMP_NUM_THREADS": "1"}
@@ -28,12 +33,15 @@ ENV = {"OMP_NUM_THREADS": "1"}
 
 def steps_of(plan: ExperimentPlan, draws: Sequence[Draw]) -> list[Step]:
     """Return the jobs of all draws, draw after draw."""
-    how = (plan.prediction, {"controls": list(plan.controls)})
-    return [
-        _placed(step, draw)
-        for draw in draws
-        for step in study_steps(plan.plan, plan.study_arms(draw.seed), *how)
-    ]
+    return [_placed(step, draw) for draw in draws for step in _steps(plan, draw)]
+
+
+def _steps(plan: ExperimentPlan, draw: Draw) -> list[Step]:
+    facts = facts_of(plan, draw)
+    arms = plan.study_arms(draw.seed, facts.supports)
+    comparison = {**plan.comparison, "controls": list(plan.controls)}
+    studied = study_steps(plan.plan, arms, plan.prediction, comparison, facts.folds) if arms else []
+    return [*click_steps(plan, draw, facts), *studied]
 
 
 def _placed(step: Step, draw: Draw) -> Step:
@@ -102,9 +110,25 @@ def run_experiment(
             folder,
             steps,
             **{"at_once": at_once, "keep_going": True, "retry": retry, "env": ENV, **how},
-            tell=tell,
+            tell=_telling(plan, draws, folder, tell),
         )
+        for draw in draws if plan.quality else ():
+            measure_sources(draw.quality_file(folder), draw.project, plan.quality)
     return results_of(plan, folder)
+
+
+def _telling(plan: ExperimentPlan, draws: Sequence[Draw], folder: Path, tell: Tell) -> Tell:
+    """Tell, and take what was clicked into a draw's project before anything learns it."""
+    clicks = {draw.step(step_name(count)): draw for draw in draws for count in plan.clicks}
+
+    def told(name: str, status: JobStatus) -> None:
+        if name in clicks and status.state is State.SUCCEEDED:
+            job = jobs_of(plan, folder)[name]
+            with Project.open(clicks[name].project) as project:
+                adopt_clicked(project, job)
+        tell(name, status)
+
+    return told
 
 
 @contextmanager
@@ -127,5 +151,4 @@ def jobs_of(plan: ExperimentPlan, folder: Path) -> dict[str, Job]:
 def results_of(plan: ExperimentPlan, folder: Path) -> list[DrawResult]:
     """Return how each draw stands; runs nothing and writes nothing."""
     jobs = jobs_of(plan, folder)
-    statuses = {name: job.status() for name, job in jobs.items()}
-    return [draw_result(plan, draw, statuses) for draw in draws_of(plan, folder.resolve())]
+    return [draw_result(plan, draw, jobs, folder) for draw in draws_of(plan, folder.resolve())]

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isfinite
 
 from napari_backsplit.backend.comparison.statistics import Draws
 from napari_backsplit.backend.comparison.verdicts import signed
+from napari_backsplit.backend.experiments.cells import DASH, Table, mean_text, with_half
 from napari_backsplit.backend.experiments.figures import (
     DICE,
     FIGURES,
@@ -19,25 +19,9 @@ from napari_backsplit.backend.experiments.figures import (
     Matched,
     targets_of,
 )
+from napari_backsplit.backend.experiments.layout import layout_notes, layout_tables
 from napari_backsplit.backend.experiments.outcomes import DrawResult
 from napari_backsplit.backend.experiments.plan import ExperimentPlan
-
-DASH = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """Return the title and the table in Markdown, all but the first column to the right."""
-        head, *rows = ("| " + " | ".join(cells) + " |" for cells in (self.head, *self.rows))
-        rule = "|---|" + "--:|" * (len(self.head) - 1)
-        return "\n".join([f"**{self.title}**", "", head, rule, *rows])
 
 
 def tables(
@@ -45,7 +29,8 @@ def tables(
 ) -> list[Table]:
     """Return the tables of an experiment.
 
-    Means, differences to the controls and then to the baseline, matched sensitivity, and Dice
+    First the one in the paper's layout, where the plan has one, and what the paper published; then
+    means, differences to the controls and then to the baseline, matched sensitivity, and Dice
     draw by draw.
 
     Parameters
@@ -54,8 +39,8 @@ def tables(
         For a narrow terminal: means without intervals, and of the differences those in Dice.
     """
     targets = targets_of(results)
-    made: list[Table] = []
-    for target in targets or [""]:
+    made = layout_tables(plan, results, brief=brief)
+    for target in (targets or [""]) if plan.arms else ():
         suffix = f" ({target})" if len(targets) > 1 else ""
         made += _tables(Figures(plan, results, target), suffix, brief)
     return made
@@ -79,7 +64,10 @@ def _means(figures: Figures, columns: Sequence[Figure], name: str, brief: bool) 
         (
             arm,
             _measured(figures, arm, columns[0]),
-            *(_mean(figures.mean(arm, figure), figure.metric.digits, brief) for figure in columns),
+            *(
+                mean_text(figures.mean(arm, figure), figure.metric.digits, brief)
+                for figure in columns
+            ),
         )
         for arm in figures.arms
     ]
@@ -133,10 +121,6 @@ def _dice(figures: Figures, suffix: str) -> Iterator[Table]:
     yield Table(title, ("arm", *(f'to "{other}"' for other in others)), tuple(rows))
 
 
-def _mean(draws: Draws | None, digits: int, brief: bool = False) -> str:
-    return DASH if draws is None else _with_half(draws, f"{draws.mean:.{digits}f}", digits, brief)
-
-
 def _difference(figures: Figures, arm: str, against: str, figure: Figure) -> str:
     draws = figures.difference(arm, against, figure)
     return DASH if draws is None else _change(draws, figure.metric.digits, figure.wins(draws))
@@ -144,13 +128,7 @@ def _difference(figures: Figures, arm: str, against: str, figure: Figure) -> str
 
 def _change(draws: Draws, digits: int, wins: int) -> str:
     mean = signed(draws.mean, digits)
-    return f"{_with_half(draws, mean, digits)} ({wins}/{draws.count})"
-
-
-def _with_half(draws: Draws, mean: str, digits: int, brief: bool = False) -> str:
-    """Write a mean with half of its interval, where it has one."""
-    half = (draws.high - draws.low) / 2
-    return mean if brief or not isfinite(half) else f"{mean} ± {half:.{digits}f}"
+    return f"{with_half(draws, mean, digits)} ({wins}/{draws.count})"
 
 
 def _matched(matched: Matched) -> tuple[str, ...]:
@@ -158,8 +136,8 @@ def _matched(matched: Matched) -> tuple[str, ...]:
     return (
         matched.arm,
         matched.against,
-        _mean(matched.against_fp, 1),
-        _mean(matched.arm_fp, 1),
+        mean_text(matched.against_fp, 1),
+        mean_text(matched.arm_fp, 1),
         DASH if change is None else _change(change, 1, change.negative),
         f"{matched.reached}/{matched.draws}" if matched.draws else DASH,
     )
@@ -170,7 +148,7 @@ def _by_draw(figures: Figures, suffix: str) -> Table:
         (
             arm,
             *(_cell(figures, r, arm) for r in figures.results),
-            _mean(figures.hours(arm), 2, True),
+            mean_text(figures.hours(arm), 2, True),
         )
         for arm in figures.arms
     ]
@@ -200,14 +178,17 @@ def notes(plan: ExperimentPlan, results: Sequence[DrawResult]) -> list[str]:
     together = (
         "A network that finds fewer lesions also has fewer false positives: read the two together."
     )
-    return [*dict.fromkeys(lines), one if len(results) == 1 else several, together]
+    own = layout_notes(plan, results)
+    if not plan.arms:
+        return [*dict.fromkeys(lines), *own]
+    return [*dict.fromkeys(lines), *own, one if len(results) == 1 else several, together]
 
 
 def _outcome_notes(result: DrawResult) -> Iterator[str]:
     for arm, outcome in result.outcomes.items():
         if outcome.state != "done":
             yield f"{arm}, draw {result.seed}: {outcome.text}."
-    if result.summary is None:
+    if result.summary is None and result.outcomes:
         yield f"Draw {result.seed} was not compared: {result.reason}."
 
 

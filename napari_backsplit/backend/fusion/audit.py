@@ -18,6 +18,7 @@ from napari_backsplit.backend.fusion.findings import Finding, Limits, Severity, 
 from napari_backsplit.backend.fusion.fuse import Mask
 from napari_backsplit.backend.fusion.sides import check_sides
 from napari_backsplit.backend.geometry import Geometry, axis_codes
+from napari_backsplit.backend.project.soft_importing import soft_findings
 from napari_backsplit.backend.volume import read_geometry, read_label_map, read_volume
 
 if TYPE_CHECKING:
@@ -241,7 +242,20 @@ def _examine_case(project: ProjectReader, case: str, limits: Limits) -> _Report:
     masks = {name: mask for name, mask in read.items() if mask is not None}
     schema = project.schema
     _examine_masks(report, grid, masks, schema.target_names, schema.support_names, image, limits)
+    _examine_soft(project, report)
     return report
+
+
+def _examine_soft(project: ProjectReader, report: _Report) -> None:
+    """Check the soft masks of a case against the masks of its targets."""
+    for target in project.schema.target_names:
+        try:
+            said = [] if target in report.broken else soft_findings(project, report.case, target)
+        except (BackSplitError, OSError):
+            report.error(target, "soft", "Its soft mask cannot be used. Import it again.")
+        else:
+            found = (Finding(report.case, target, "warning", "soft", text) for text in said)
+            report.findings += found
 
 
 def _examine_images(project: ProjectReader, report: _Report) -> NDArray[Any] | None:

@@ -12,7 +12,7 @@ Values are compared as whole numbers in the same order, which is far quicker tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,10 @@ class Block:
     grid: Grid
     first: int
     cells: range
+
+    def first_classes(self, count: int) -> Block:
+        """Return the block with its first classes alone."""
+        return replace(self, logits=self.logits[:count])
 
     def depth(self, corner: int) -> Indices:
         """Return the layer of one corner of each of the block's cells."""

@@ -7,6 +7,9 @@ on the network's own grid which few cells can become target (`candidates`), and 
 resampled, against only those classes that may win there, in nnU-Net's own arithmetic
 (`resampling`). The mask is the same, bit for bit. Where that does not hold (regions, another order
 or kind of resampling) the export goes through nnU-Net's own functions (`full_export`) and says so.
+
+Of a model of soft labels the classes are shares of the voxel, after a constant 0.5 for the
+background, and the targets are decided among these alone: argmax is then share > 0.5.
 """
 
 from __future__ import annotations
@@ -34,6 +37,12 @@ from napari_backsplit.backend.prediction.wanted import Wanted as Wanted
 from napari_backsplit.backend.prediction.wanted import check_wanted as check_wanted
 
 Shape = tuple[int, int, int, int]
+
+SOFT_NOTE = (
+    "The model learnt soft labels: a voxel is target where its share, resampled to the image's "
+    "grid, is above 0.5; no support takes it away."
+)
+"""What a person should know of a mask that comes from shares."""
 
 
 class TargetExport:
@@ -104,6 +113,14 @@ class TargetExport:
             self._way.feed(logits, first, lasting)
         self._fed = end
 
+    def feed_shares(self, slab: NDArray[Any], first: int) -> None:
+        """Take the next layers of averaged shares; what stands for the background becomes 0.5.
+
+        An average of 0.5 in half precision may be off by a last place. See `feed`.
+        """
+        slab[0] = 0.5
+        self.feed(slab, first)
+
     def finish(self) -> Exported:
         """Return the result once every layer was fed."""
         if self._fed != self._shape[1]:
@@ -126,7 +143,7 @@ def export(
     Parameters
     ----------
     logits : ndarray of float16 or float32, (K, z, y, x)
-        On the network's grid.
+        On the network's grid; of a model of soft labels 0.5, then the shares of the others.
     model : ModelFolder
         Whose output it is.
     plans_manager, configuration_manager, label_manager
@@ -141,8 +158,8 @@ def export(
     Raises
     ------
     InputError
-        No target, one that the model has not, the gap of a model with two classes or of regions,
-        or logits that are not finite.
+        No target, one that the model has not, the gap of a model with two classes, of regions or
+        of soft labels, another rule than a soft model's, or logits that are not finite.
     """
     shape = (logits.shape[0], logits.shape[1], logits.shape[2], logits.shape[3])
     whole = TargetExport(
@@ -211,6 +228,8 @@ class _WholeWay:
 
     def __init__(self, plan: Plan, wanted: Wanted, shape: Shape, why: str) -> None:
         self.note = f"All classes were resampled in full by nnU-Net's own functions: {why}."
+        if plan.soft is not None:
+            self.note = f"{SOFT_NOTE} {self.note}"
         self._plan, self._wanted, self._shape = plan, wanted, shape
         self._all: NDArray[Any] | None = None
 
@@ -235,6 +254,8 @@ class _ShortWay:
     note = "Only what can become target was resampled; the mask is the one nnU-Net would give."
 
     def __init__(self, plan: Plan, wanted: Wanted, shape: Shape) -> None:
+        if plan.soft is not None:
+            self.note = SOFT_NOTE
         self._back = plan.plans.transpose_backward
         self._wanted = wanted
         whole = tuple(int(n) for n in plan.properties["shape_before_cropping"])
@@ -249,6 +270,7 @@ class _ShortWay:
             heads,
             wanted.rule == "p > 0.5",
             self._maps,
+            plan.soft,
         )
 
     def feed(self, logits: NDArray[Any], first: int, lasting: bool) -> None:
@@ -282,7 +304,7 @@ def _background(
 def _maps(
     plan: Plan, wanted: Wanted, shape: tuple[int, ...], box: tuple[slice, ...], heads: list[int]
 ) -> Maps:
-    maps = Maps(shape, box, heads)
+    maps = Maps(shape, box, heads, plan.soft)
     if wanted.labels:
         maps.add_labels(mask_dtype(len(plan.label_manager.foreground_labels)))
     if wanted.probabilities:

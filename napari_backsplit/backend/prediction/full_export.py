@@ -7,7 +7,8 @@ order, resampling by torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from napari_backsplit.backend.fusion.information import information_gap
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
+from napari_backsplit.backend.prediction.planes import share, share_labels
 from napari_backsplit.backend.prediction.wanted import Exported, Wanted
 
 FloatMap = NDArray[np.float32]
+LabelMap = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,11 @@ class Plan:
     label_manager: Any
     properties: dict[str, Any]
     threads: int = 1
+
+    @property
+    def soft(self) -> int | None:
+        """How many targets a model of soft labels has, None of another."""
+        return len(self.model.targets) if self.model.soft else None
 
 
 def full_export(logits: NDArray[Any], plan: Plan, wanted: Wanted, note: str) -> Exported:
@@ -49,6 +57,8 @@ def full_export(logits: NDArray[Any], plan: Plan, wanted: Wanted, note: str) -> 
     note : str
         Why this way was taken.
     """
+    if plan.soft is not None:
+        return _soft_export(logits, plan, wanted, note, plan.soft)
     labels = np.ascontiguousarray(_convert(logits, plan, False))
     by_probability = wanted.rule == "p > 0.5"
     every = None
@@ -64,6 +74,30 @@ def full_export(logits: NDArray[Any], plan: Plan, wanted: Wanted, note: str) -> 
         _gap(every, heads[0], plan) if wanted.gap and every is not None else None,
         (note,),
     )
+
+
+def _soft_export(
+    shares: NDArray[Any], plan: Plan, wanted: Wanted, note: str, targets: int
+) -> Exported:
+    """Export shares, (K, z, y, x): nnU-Net resamples them, and no softmax changes them."""
+    manager = copy(plan.label_manager)
+    manager.inference_nonlin = _unchanged
+    every = _convert(shares, replace(plan, label_manager=manager), True)[1]
+    every[0] = 0.5  # also where it was resampled by a function that leaves a constant in no peace
+    heads = [plan.model.head(name) for name in wanted.targets]
+    dtype = mask_dtype(len(plan.label_manager.foreground_labels))
+    labels: LabelMap = share_labels(every, targets).astype(dtype)
+    return Exported(
+        combine([labels == head for head in heads], range(len(heads))),
+        labels if wanted.labels else None,
+        tuple(share(every[head]) for head in heads) if wanted.probabilities else (),
+        None,
+        (note,),
+    )
+
+
+def _unchanged(values: Any) -> Any:
+    return values
 
 
 def _convert(logits: NDArray[Any], plan: Plan, probabilities: bool) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from napari_backsplit.backend.errors import JobError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.wanted import Wanted
+from napari_backsplit.backend.training.architectures import features
 
 GB = 1e9
 
@@ -109,9 +110,7 @@ def _slabs(model: ModelFolder, shape: Sequence[int]) -> int:
 
 def _network(model: ModelFolder) -> float:
     """Return about what a pass through the network holds: a few of its first, largest maps."""
-    settings = model.settings
-    widths = settings.get("architecture", {}).get("arch_kwargs", {}).get("features_per_stage")
-    width = widths[0] if isinstance(widths, list) and widths else 32
+    width = features(model.settings)[0]
     return float(4 * math.prod(model.patch_vox) * (6 * width + 3 * model.classes))
 
 

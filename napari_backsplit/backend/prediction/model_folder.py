@@ -128,6 +128,17 @@ class ModelFolder:
         return tuple(n for n in foreground if n not in self.targets and n != "ignore")
 
     @property
+    def soft(self) -> bool:
+        """Whether the network predicts shares of a voxel (soft labels) rather than classes."""
+        run = self.card.get("run")
+        return isinstance(run, dict) and run.get("labels") == "soft"
+
+    @property
+    def activation(self) -> str:
+        """What turns the outputs of a model of soft labels into shares; "" of another one."""
+        return str(self.card["run"].get("activation", "")) if self.soft else ""
+
+    @property
     def classes(self) -> int:
         """Number of heads of the network: labels with background, or regions without."""
         return len(self._heads()) if self.regions else len(self._ids())

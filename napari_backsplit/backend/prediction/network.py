@@ -19,6 +19,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.prediction.trust import check_trainer
+from napari_backsplit.backend.training.architectures import require_installed
 
 STOCK = "nnUNetTrainer"
 
@@ -85,8 +86,9 @@ def build_networks(
     Raises
     ------
     InputError
-        The weights do not fit the network of plans.json.
+        The weights do not fit the network of plans.json, or it is one of MONAI, which is missing.
     """
+    require_installed(configuration.configuration)
     build = _as_planned if trainer is None else trainer.build_network_architecture
     first: torch.nn.Module = build(
         plans,

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.targets import match_targets
-from napari_backsplit.backend.prediction.wanted import Prediction, Rule, Wanted
+from napari_backsplit.backend.prediction.wanted import SHARE, Prediction, Rule, Wanted, rule_of
 from napari_backsplit.backend.prediction.written import write_array
 
 RULES: tuple[Rule, ...] = ("argmax", "p > 0.5")
+"""What can be asked for; a model of soft labels knows "share > 0.5" alone."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Outputs:
     ids : dict of str to int
         Name of the target -> id in the mask.
     probabilities, full_label_map, gap : bool
-        Also write a probability map of each target; all classes of the model; the information
-        gap of the first target.
+        Also write a probability map of each target, or by the rule share > 0.5 the map of its
+        shares; all classes of the model; the information gap of the first target.
     rule : str
         When a voxel is a target; see `Wanted`.
     """
@@ -54,8 +55,17 @@ class Outputs:
             gap=self.gap,
         )
 
+    @property
+    def kind(self) -> str:
+        """What the maps of the targets hold: "probability" or "share"."""
+        return "share" if self.rule == SHARE else "probability"
+
     def files(self, folder: Path, case: str) -> dict[str, Path]:
-        """Return the files of a case: "mask", "labels", "gap", "probability of <target>"."""
+        """Return the files of a case.
+
+        "mask", "labels", "gap", "probability of <target>", or "share of <target>": what is a
+        share of a voxel is not called a probability.
+        """
         names = {"mask": f"{case}.nii.gz"}
         if self.full_label_map:
             names["labels"] = f"{case}_labels.nii.gz"
@@ -63,7 +73,7 @@ class Outputs:
             names["gap"] = f"{case}_gap.nii.gz"
         for target in self.targets if self.probabilities else ():
             middle = f"_{target}" if len(self.targets) > 1 else ""
-            names[f"probability of {target}"] = f"{case}{middle}_probability.nii.gz"
+            names[f"{self.kind} of {target}"] = f"{case}{middle}_{self.kind}.nii.gz"
         return {what: folder / name for what, name in names.items()}
 
     def write(self, prediction: Prediction, files: Mapping[str, Path]) -> None:
@@ -85,7 +95,7 @@ class Outputs:
         if what in ("labels", "gap"):
             array: NDArray[Any] = getattr(exported, what)
             return array
-        names = [f"probability of {target}" for target in self.targets]
+        names = [f"{self.kind} of {target}" for target in self.targets]
         return exported.probabilities[names.index(what)]
 
     def _with_ids(self, mask: NDArray[Any]) -> NDArray[Any]:
@@ -110,10 +120,10 @@ def outputs_of(model: ModelFolder, names: Sequence[str], params: Mapping[str, An
     Raises
     ------
     InputError
-        There is no such rule, or a target has no label of the model.
+        There is no such rule, it is not the model's, or a target has no label of the model.
     """
     rule = params.get("rule", "argmax")
-    if rule not in RULES:
+    if rule not in (*RULES, SHARE):
         raise InputError(f"There is no rule {rule!r}.", f"Choose from: {', '.join(RULES)}.")
     return Outputs(
         match_targets(model, names, params.get("targets")),
@@ -121,5 +131,5 @@ def outputs_of(model: ModelFolder, names: Sequence[str], params: Mapping[str, An
         params.get("probabilities", False),
         params.get("full_label_map", False),
         params.get("gap", False),
-        rule,
+        rule_of(model, rule),
     )

@@ -60,7 +60,8 @@ def predict_outside(
     Returns
     -------
     dict of str to Path
-        "mask", and as asked "labels", "gap" and "probability of <target>".
+        "mask", and as asked "labels", "gap" and "probability of <target>" ("share of <target>" of
+        a model of soft labels).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Probabilities, labels and the information gap: all classes, one output plane at a time."""
+"""Probabilities or shares, labels and the information gap: one output plane at a time."""
 
 from __future__ import annotations
 
@@ -67,6 +67,33 @@ def label_plane(logits: Logits) -> NDArray[np.intp]:
     return label
 
 
+def share_labels(shares: Logits, targets: int) -> NDArray[np.intp]:
+    """Return the class of each place by its shares, where no support takes a target's place.
+
+    Parameters
+    ----------
+    shares : ndarray of float, (K, ...)
+        0.5 for the background, then each target's share, then each support's.
+    targets : int
+        How many targets there are.
+
+    Returns
+    -------
+    ndarray of int, (...)
+        The target that is more than half (of several the largest), else the support, else 0.
+    """
+    label = label_plane(shares[: 1 + targets])
+    if len(shares) > 1 + targets:
+        support = label_plane(np.concatenate([shares[:1], shares[1 + targets :]]))
+        np.copyto(label, support + targets, where=(label == 0) & (support > 0))
+    return label
+
+
+def share(values: Logits) -> Plane:
+    """Return shares as they are written; an average in half precision may round to beyond 1."""
+    return np.clip(values.astype(np.float32), 0, 1)
+
+
 class Maps:
     """The maps that were asked for beside the mask, filled plane by plane.
 
@@ -78,6 +105,8 @@ class Maps:
         Where the crop lies in it.
     heads : sequence of int
         Classes of the targets.
+    soft : int, optional
+        Of a model of soft labels, whose outputs are shares: how many targets it has.
     """
 
     def __init__(
@@ -85,8 +114,9 @@ class Maps:
         shape: tuple[int, ...],
         box: tuple[slice, ...],
         heads: Sequence[int],
+        soft: int | None = None,
     ) -> None:
-        self._box, self._shape, self._heads = box, shape, heads
+        self._box, self._shape, self._heads, self._soft = box, shape, heads, soft
         self.labels: NDArray[np.unsignedinteger[Any]] | None = None
         self.probabilities: list[Plane] = []
         self.gap: Plane | None = None
@@ -107,10 +137,18 @@ class Maps:
     def __bool__(self) -> bool:
         return self.labels is not None or bool(self.probabilities) or self.gap is not None
 
+    def decide(self, logits: Logits) -> NDArray[np.intp]:
+        """Return the class of each place of a plane, (y, x)."""
+        return label_plane(logits) if self._soft is None else share_labels(logits, self._soft)
+
     def fill(self, z: int, logits: Logits) -> None:
         """Fill plane z of the crop from its logits, (K, y, x)."""
         if self.labels is not None:
-            self.labels[self._box][z] = label_plane(logits)
+            self.labels[self._box][z] = self.decide(logits)
+        if self._soft is not None:
+            for head, volume in zip(self._heads, self.probabilities, strict=False):
+                volume[self._box][z] = share(logits[head])
+            return
         if not self.probabilities and self.gap is None:
             return
         softmax = Softmax(logits)

@@ -34,6 +34,7 @@ from napari_backsplit.backend.prediction.network import (
 from napari_backsplit.backend.prediction.network import available_devices as available_devices
 from napari_backsplit.backend.prediction.network import stock_trainer as stock_trainer
 from napari_backsplit.backend.prediction.preparation import Preparation, Prepared
+from napari_backsplit.backend.prediction.shares import SharesNetwork
 from napari_backsplit.backend.prediction.sliding import SlidingWindow, TileReport
 from napari_backsplit.backend.prediction.wanted import Prediction as Prediction
 from napari_backsplit.backend.prediction.wanted import Settings as Settings
@@ -93,7 +94,7 @@ class Predictor:
         first = loaded[0]
         self._configuration = self._find_configuration(loaded)
         self._label_manager = self._plans.get_label_manager(self.model.dataset_json)
-        trainer = self._trainer(first["trainer_name"], own=OUR_KEY in first)
+        trainer = self._trainer(first["trainer_name"], own=OUR_KEY in first or self.model.soft)
         networks = build_networks(
             trainer,
             self._plans,
@@ -102,6 +103,8 @@ class Predictor:
             [checkpoint["network_weights"] for checkpoint in loaded],
             self._device,
         )
+        if self.model.soft:
+            networks = [SharesNetwork(network, self.model.activation) for network in networks]
         self._window = SlidingWindow(
             networks,
             self._label_manager.num_segmentation_heads,
@@ -151,7 +154,8 @@ class Predictor:
         Raises
         ------
         InputError
-            No target, one that the model has not, or the gap of a model with two classes.
+            No target, one that the model has not, or the gap of a model with two classes or of
+            soft labels, or a rule that is not the model's.
         """
         check_wanted(self.model, wanted, (self._label_manager.num_segmentation_heads, 0, 0, 0))
 
@@ -201,8 +205,9 @@ class Predictor:
             wanted,
             threads=self.settings.threads,
         )
+        feed = export.feed_shares if self.model.soft else export.feed
         with self._memory_errors():
-            self._window.run(prepared.take_image(), export.feed, self._tile, notes.append)
+            self._window.run(prepared.take_image(), feed, self._tile, notes.append)
         return Computed(export, prepared, tuple(notes))
 
     def finish(self, computed: Computed) -> Prediction:

@@ -42,6 +42,9 @@ class SlabExport:
         By the rule p > 0.5 rather than argmax.
     maps : Maps
         What else is wanted.
+    soft : int, optional
+        Of a model of soft labels, whose outputs are shares after a constant 0.5: how many targets
+        it has. Between these the targets are decided; a support takes no voxel from them.
     """
 
     def __init__(
@@ -52,9 +55,10 @@ class SlabExport:
         heads: Sequence[int],
         half: bool,
         maps: Maps,
+        soft: int | None = None,
     ) -> None:
         self._grid, self._mask, self._box = grid, mask, box
-        self._heads, self._half, self._maps = heads, half, maps
+        self._heads, self._half, self._maps, self._soft = heads, half, maps, soft
         self._layers = 0
         self._last: Logits | None = None
 
@@ -62,8 +66,12 @@ class SlabExport:
         """Take the next layers, (K, n, y, x); they may be overwritten afterwards."""
         for block in self._blocks(slab):
             check_finite(block.logits)
+            among = block if self._soft is None else block.first_classes(1 + self._soft)
             for index, head in enumerate(self._heads):
-                self._mark(block, candidates(block, head), index)
+                if head < len(among.logits):
+                    self._mark(among, candidates(among, head), index)
+                else:
+                    self._mark_support(block, index)
             if self._maps:
                 self._fill(block)
         self._layers += slab.shape[1]
@@ -101,6 +109,13 @@ class SlabExport:
                 np.copyto(crop[z], crop.dtype.type(value), where=where)
         for z, y, x in winners(block, found, head, self._half):
             crop[z, y, x] = value
+
+    def _mark_support(self, block: Block, index: int) -> None:
+        """Mark a support of a model of soft labels, which is only where no target is."""
+        crop = self._mask[self._box]
+        for z in self._planes(block):
+            where = self._maps.decide(plane_logits(block, z)) == self._heads[index]
+            crop[z][where] = index + 1
 
     def _fill(self, block: Block) -> None:
         for z in self._planes(block):

@@ -18,7 +18,7 @@ from napari_backsplit.backend.prediction.pipeline import Pipeline
 from napari_backsplit.backend.prediction.reports import Reports
 from napari_backsplit.backend.prediction.roles import seen, seen_record
 from napari_backsplit.backend.prediction.targets import match_targets as match_targets
-from napari_backsplit.backend.prediction.wanted import Rule, Settings
+from napari_backsplit.backend.prediction.wanted import Rule, Settings, rule_of
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.private import without_path
 
@@ -35,8 +35,9 @@ def run_predict(context: JobContext) -> dict[str, Any]:
 
     Parameters of the job: model (relative to the project, or absolute), folds, checkpoint,
     cases (None: the test cases), device, threads, mirroring, step_size, probabilities,
-    full_label_map, gap, rule ("argmax" or "p > 0.5"), targets (project's target -> model's
-    label), declared_unseen (cases that the user declares unseen).
+    full_label_map, gap, rule ("argmax" or "p > 0.5"; of a model of soft labels always
+    "share > 0.5"), targets (project's target -> model's label), declared_unseen (cases that the
+    user declares unseen).
     """
     params = context.params
     path = context.path(params["model"])
@@ -151,8 +152,8 @@ def _record(
         },
         "targets": list(outputs.targets),
         "labels": outputs.targets,
-        "settings": {"rule": outputs.rule}
-        | {key: value for key, value in context.params.items() if key != "model"},
+        "settings": {key: value for key, value in context.params.items() if key != "model"}
+        | {"rule": outputs.rule},
         "cases": dict(known),
     }
 
@@ -195,7 +196,8 @@ def predict_files(
     Returns
     -------
     dict of str to Path
-        "mask", and as asked "labels", "gap" and "probability of <target>".
+        "mask", and as asked "labels", "gap" and "probability of <target>" ("share of <target>" of
+        a model of soft labels).
 
     Raises
     ------
@@ -209,6 +211,7 @@ def predict_files(
     model = ModelFolder.open(model_folder, folds, checkpoint)
     names = model.targets if targets is None else tuple(targets)
     ids = {name: model.value(name) for name in names}
+    rule = rule_of(model, rule)
     outputs = Outputs({name: name for name in names}, ids, probabilities, full_label_map, gap, rule)
     written = outputs.files(output.parent, output.name.removesuffix(".nii.gz"))
     for path in written.values():

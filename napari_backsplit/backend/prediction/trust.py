@@ -31,6 +31,14 @@ NETWORKS = frozenset(
     for module in ("unet", "residual_unet")
     for name in _UNETS
 )
+MONAI_NETWORKS: Mapping[str, tuple[str, int]] = {
+    "napari_backsplit.backend.training.monai_networks.MonaiSegResNet": ("init_filters", 8),
+    "napari_backsplit.backend.training.monai_networks.MonaiSwinUNETR": ("feature_size", 12),
+}
+"""Our adapters of MONAI's networks: the only argument that each takes, and what it is a multiple
+of."""
+_MOST_FEATURES = 512
+
 OPERATORS = frozenset(
     f"torch.nn.{prefix}{name}"
     for module, names in _OPERATORS.items()
@@ -128,7 +136,11 @@ def _arguments(what: str, value: Any) -> None:
 
 def _architecture(what: str, value: Any) -> None:
     architecture = _entries(what, value)
-    _allow("network", architecture.get("network_class_name"), NETWORKS)
+    network = architecture.get("network_class_name")
+    if isinstance(network, str) and network in MONAI_NETWORKS:
+        _monai(architecture, *MONAI_NETWORKS[network])
+        return
+    _allow("network", network, NETWORKS)
     arguments = _entries("network's arguments", architecture.get("arch_kwargs"))
     imports = _list("list of imports", architecture.get("_kw_requires_import", []))
     for key in imports:
@@ -139,6 +151,16 @@ def _architecture(what: str, value: Any) -> None:
         allowed = OPERATORS if key in imports else OPERATORS | _POOLS
         if isinstance(argument, str) or (key in imports and argument is not None):
             _allow(f"network's {key}", argument, allowed)
+
+
+def _monai(architecture: Mapping[str, Any], name: str, step: int) -> None:
+    arguments = _entries("network's arguments", architecture.get("arch_kwargs"))
+    if set(arguments) - {name} or architecture.get("_kw_requires_import", []) != []:
+        raise _refuse("network's arguments", sorted(map(str, arguments)))
+    width = arguments.get(name, step)
+    whole = isinstance(width, int) and not isinstance(width, bool)
+    if not whole or width % step or not 0 < width <= _MOST_FEATURES:
+        raise _refuse(f"network's {name}", width)
 
 
 _CONFIGURATION: dict[str, _Rule] = {

@@ -15,7 +15,10 @@ from napari_backsplit.backend.fusion.information import check_classes
 if TYPE_CHECKING:
     from napari_backsplit.backend.prediction.model_folder import ModelFolder
 
-Rule = Literal["argmax", "p > 0.5"]
+Rule = Literal["argmax", "p > 0.5", "share > 0.5"]
+SHARE: Rule = "share > 0.5"
+ACTIVATIONS = ("sigmoid", "normalised-relu")
+"""What turns the outputs of a model of soft labels into shares."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ class Wanted:
         Labels of the model, at least one.
     rule : str
         "argmax": the target is more likely than each other class, as nnU-Net decides; "p > 0.5":
-        it is more likely than all of them together.
+        it is more likely than all of them together; "share > 0.5": it is more than half of the
+        voxel, of several targets the largest. A model of soft labels decides by its shares,
+        whether the rule is this or "argmax"; another one never does.
     probabilities : bool
-        Also the probability of each target.
+        Also the probability of each target, or its share of the voxel.
     labels : bool
         Also the map of all labels, as nnU-Net writes it.
     gap : bool
@@ -81,9 +86,11 @@ class Exported:
     mask : ndarray of uint8 or uint16, (z, y, x)
         i + 1 where `Wanted.targets[i]` is, 0 elsewhere. Of nested regions the smallest wins.
     labels : ndarray of uint8 or uint16, (z, y, x), optional
-        All labels, with nnU-Net's values.
+        All labels, with nnU-Net's values. Of a model of soft labels a target that is more than
+        half of the voxel, else the largest such support, else 0.
     probabilities : tuple of ndarray of float32, (z, y, x)
-        One a target if they were asked for, 0 to 1; 0 outside nnU-Net's crop.
+        One a target if they were asked for, 0 to 1; 0 outside nnU-Net's crop. Of a model of soft
+        labels the share of the voxel that is target.
     gap : ndarray of float32, (z, y, x), optional
         The information gap, 0 outside nnU-Net's crop.
     notes : tuple of str
@@ -136,11 +143,15 @@ def check_wanted(model: ModelFolder, wanted: Wanted, shape: tuple[int, ...]) -> 
     Raises
     ------
     InputError
-        No target, one that the model has not, or the gap of regions or of two classes.
+        No target, one that the model has not, the gap of regions, of two classes or of soft
+        labels, or a rule that is not the model's.
     """
     if not wanted.targets:
         raise InputError("No target was chosen.", "Choose at least one label of the model.")
     heads = [model.head(name) for name in wanted.targets]
+    rule_of(model, wanted.rule)
+    if model.soft:
+        _check_soft(model, wanted, heads)
     if not wanted.gap:
         return
     if model.regions:
@@ -149,3 +160,48 @@ def check_wanted(model: ModelFolder, wanted: Wanted, shape: tuple[int, ...]) -> 
             "Leave the gap out.",
         )
     check_classes(shape, heads[0])
+
+
+def rule_of(model: ModelFolder, rule: Rule) -> Rule:
+    """Return the rule by which a model decides, if this one was asked for.
+
+    Raises
+    ------
+    InputError
+        It decides otherwise.
+    """
+    if model.soft and rule == "p > 0.5":
+        raise InputError(
+            "The model learnt soft labels: it predicts shares of a voxel, which are no "
+            "probabilities, so the rule p > 0.5 says nothing.",
+            f"Leave the rule out: it decides by {SHARE}.",
+        )
+    if not model.soft and rule == SHARE:
+        raise InputError(
+            f"The rule {SHARE} is for models of soft labels; this one predicts classes.",
+            "Use argmax or p > 0.5.",
+        )
+    return SHARE if model.soft else rule
+
+
+def _check_soft(model: ModelFolder, wanted: Wanted, heads: list[int]) -> None:
+    if model.activation not in ACTIVATIONS or model.regions:
+        raise InputError(
+            f"The model says that it learnt soft labels with the activation {model.activation!r}, "
+            f"which is none of {', '.join(ACTIVATIONS)}, or that it has regions.",
+            "Restore its dataset.json.",
+        )
+    if wanted.gap:
+        raise InputError(
+            "The model learnt soft labels: its shares of a voxel are no probabilities of classes, "
+            "of which alone there is an information gap.",
+            "Leave the gap out.",
+        )
+    if 0 in heads:
+        raise InputError("A model of soft labels has no share of the background.", "Leave it out.")
+    if sorted(model.head(name) for name in model.targets) != [*range(1, len(model.targets) + 1)]:
+        raise InputError(
+            "The targets of a model of soft labels come first among its labels; in this "
+            "dataset.json they do not.",
+            "Restore its dataset.json.",
+        )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Structure,
         neutral_name,
     )
+    from napari_backsplit.backend.project.soft_importing import import_soft
     from napari_backsplit.backend.project.store import Project
 
 _HOMES = {
@@ -58,6 +59,7 @@ _HOMES = {
     "schema": (
         "FORMAT_VERSION OKABE_ITO Case Channel Image Provenance Schema Structure neutral_name"
     ),
+    "soft_importing": "import_soft",
     "store": "Project",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -87,6 +89,7 @@ __all__ = [
     "import_masks",
     "import_multilabel",
     "import_nnunet_raw",
+    "import_soft",
     "import_structure_folder",
     "neutral_name",
     "scan_folder",

@@ -97,7 +97,7 @@ def apply_plan(
     """
     project.schema.refuse_unknown_channels(reading.suv)
     add = partial(_add, project, resample=resample, reading=reading)
-    log = _Log(list(plan.problems))
+    log = Log(list(plan.problems))
     for done, found in enumerate(plan.cases, 1):
         case = found.existing or log.guard(first_file(found), partial(add, found))
         if case:
@@ -224,7 +224,7 @@ _HANDLED = (BackSplitError, OSError, ValueError, RuntimeError, MemoryError)
 
 
 @dataclass
-class _Log:
+class Log:
     """What becomes of a plan while it is applied."""
 
     problems: list[Problem]

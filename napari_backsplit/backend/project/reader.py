@@ -13,6 +13,7 @@ from napari_backsplit.backend.errors import ProjectError
 from napari_backsplit.backend.files import read_json, sha256
 from napari_backsplit.backend.geometry import Geometry
 from napari_backsplit.backend.project import masks as maskery
+from napari_backsplit.backend.project import soft as softness
 from napari_backsplit.backend.project import splits
 from napari_backsplit.backend.project.schema import Case, Image, Provenance, Schema, parse
 from napari_backsplit.backend.project.verdicts import Verdict, last_of, read_verdicts
@@ -148,6 +149,30 @@ class ProjectReader:
             raise ProjectError(f"{case} has no mask of {structure}.", "Make one first.")
         return maskery.read(path, self.geometry(case))
 
+    def soft_path(self, case: str, target: str) -> Path | None:
+        """Return the soft mask of a target, None if the case has none."""
+        path = self._soft_file(case, target)
+        return path if path.exists() else None
+
+    def soft_mask(self, case: str, target: str) -> NDArray[np.float32] | None:
+        """Read how much of each voxel is a target: float32 in [0, 1], (z, y, x), None without it.
+
+        Raises
+        ------
+        GeometryError
+            It does not lie on the case's grid.
+        InputError
+            A voxel lies outside of [0, 1].
+        """
+        path = self.soft_path(case, target)
+        what = f"The soft mask of {target} for {case}"
+        return None if path is None else softness.read(path, self.geometry(case), what).array
+
+    def soft_provenance(self, case: str, target: str) -> Provenance | None:
+        """Return where a soft mask comes from, None if there is none."""
+        path = self.soft_path(case, target)
+        return None if path is None else maskery.read_provenance(path)
+
     def is_as_written(self, case: str, structure: str) -> bool:
         """Whether the file of a mask is the one its provenance was written for; True for none."""
         path = self.mask_path(case, structure)
@@ -202,6 +227,9 @@ class ProjectReader:
 
     def _mask_file(self, case: str, structure: str) -> Path:
         return maskery.place_of(self._schema, self.cases_folder / self.case(case).id, structure)
+
+    def _soft_file(self, case: str, target: str) -> Path:
+        return softness.place_of(self._schema, self.cases_folder / self.case(case).id, target)
 
     def splits(self, folds: int = 5) -> list[dict[str, list[str]]]:
         """Split the training cases by patient: [{"train": case ids, "val": case ids}, ...].

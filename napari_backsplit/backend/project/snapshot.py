@@ -14,7 +14,7 @@ PART = ".snapshot-part"
 
 
 def keep_snapshot(folder: Path, into: Path) -> None:
-    """Keep the masks, their provenance and the verdicts of a project's cases, and its schema.
+    """Keep a project's schema and its cases' masks, soft ones too, their provenance and verdicts.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def keep_snapshot(folder: Path, into: Path) -> None:
 
 
 def _files(cases: Path) -> list[Path]:
-    places = ("*", "*/supports", "*/targets")
+    places = ("*", "*/supports", "*/targets", "*/soft")
     found = (file for place in places for kept in KEPT for file in cases.glob(f"{place}/{kept}"))
     return [file for file in found if not file.name.startswith(".")]  # a writer is at work there
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.files import link_or_copy, sha256, write_json, writing
 from napari_backsplit.backend.project import masks as maskery
+from napari_backsplit.backend.project import soft as softness
 from napari_backsplit.backend.project import splits
 from napari_backsplit.backend.project.cases import Request, added
 from napari_backsplit.backend.project.images import AS_STORED, Reading
@@ -316,6 +319,74 @@ class Project(ProjectReader):
         with self._writing(f"{structure} of {case}"):
             maskery.remove(path, self.cases_folder / case / "trash")
         self.changed.emit(case)
+
+    def set_soft_mask(
+        self,
+        case: str,
+        target: str,
+        shares: Volume | NDArray[Any],
+        provenance: Mapping[str, Any] | Provenance,
+        *,
+        replace: bool = False,
+        resample: bool = False,
+        sources: Sequence[Path] = (),
+    ) -> Path:
+        """Write how much of each voxel is a target and, beside it, where that comes from.
+
+        The target's mask is not changed: it stays the reference for sampling and metrics.
+
+        Parameters
+        ----------
+        shares : Volume or ndarray
+            In [0, 1], (z, y, x); an array lies on the case's grid.
+        provenance : mapping
+            Keys of `Provenance`, and any more; never a path.
+        replace : bool
+            Replace a soft mask; the old one is kept in the case's ``trash/soft``.
+        resample : bool
+            Bring shares on another grid to the case's (linear), and record it.
+        sources : sequence of Path
+            The files they were read from; kept in private.json only.
+
+        Raises
+        ------
+        InputError
+            A share is NaN or outside of [0, 1].
+        GeometryError
+            The shares are on another grid and `resample` is False.
+        ProjectError
+            There is no such target, or a soft mask and `replace` is False.
+        """
+        path = self._soft_file(case, target)
+        what, geometry = f"The soft mask of {target} for {case}", self.geometry(case)
+        volume = shares if isinstance(shares, Volume) else Volume(shares, geometry)
+        with self._writing(f"the soft mask of {target} of {case}"):
+            if path.exists() and not replace:
+                raise ProjectError(
+                    f"{case} has a soft mask of {target} already.", "Replace it (--replace)."
+                )
+            known = softness.as_shares(volume, what)
+            fitted, resampled = softness.fit(known, geometry, what, resample)
+            record = maskery.provenance_of(provenance, fitted, resampled, what)
+            origins = read_private(self.folder)
+            for number, source in enumerate(sources, 1):
+                place = f"{softness.FOLDER}/{target}/{number}"
+                origins = origins.with_mask(case, place, source.resolve())
+            if sources:
+                write_private(self.folder, origins)
+            maskery.replace(path, fitted, record, self._soft_trash(case))
+        self.changed.emit(case)
+        return path
+
+    def remove_soft_mask(self, case: str, target: str) -> None:
+        """Take a soft mask away; it is kept in the case's ``trash/soft``. None is no error."""
+        path = self._soft_file(case, target)
+        with self._writing(f"the soft mask of {target} of {case}"):
+            maskery.remove(path, self._soft_trash(case))
+        self.changed.emit(case)
+
+    def _soft_trash(self, case: str) -> Path:
+        return self.cases_folder / case / "trash" / softness.FOLDER
 
     def judge(
         self,

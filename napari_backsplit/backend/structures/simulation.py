@@ -42,6 +42,9 @@ class SegmentSpec(Value):
 
     Attributes
     ----------
+    clicked_in
+        Structure -> the one whose reference (or journal) it is clicked in, where that is another:
+        so a project holds both, as kidney_7_clicks beside kidney.
     clicks, seed
         Positive clicks to draw in the reference of each case, see `draw_clicks`.
     reference
@@ -59,6 +62,7 @@ class SegmentSpec(Value):
     """
 
     structures: tuple[str, ...] = Field(min_length=1)
+    clicked_in: dict[str, str] = {}
     engine: str
     clicks: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
@@ -74,6 +78,8 @@ class SegmentSpec(Value):
             raise ValueError("give either a number of clicks or a journal of prompts, and not both")
         if self.clicks is not None and not self.reference:
             raise ValueError("clicks are drawn in reference masks: say where those are")
+        if strange := sorted(set(self.clicked_in) - set(self.structures)):
+            raise ValueError(f"{', '.join(strange)} is not among the structures to segment")
         if "key" in self.settings:
             raise ValueError("a key is never kept with a job: put it into this user's settings")
         return self
@@ -83,6 +89,10 @@ class SegmentSpec(Value):
         """The job in words."""
         how = f"{self.clicks} clicks" if self.clicks else "prompts of a journal"
         return f"segment {', '.join(self.structures)} with {self.engine}: {how}"
+
+    def source_of(self, structure: str) -> str:
+        """Return the structure whose reference a structure is clicked in."""
+        return self.clicked_in.get(structure, structure)
 
     def engine_settings(self) -> EngineSettings:
         """Return this user's settings with those of the job on top."""
@@ -162,7 +172,7 @@ def require_own_references(project: ProjectReader, spec: SegmentSpec) -> None:
     InputError, ProjectError
         None has one; the project has no such structure.
     """
-    for structure in spec.structures:
+    for structure in map(spec.source_of, spec.structures):
         if not any(project.mask_path(case, structure) for case in spec.cases or ()):
             raise InputError(
                 f"No case has a reference mask of {structure}.",
@@ -171,7 +181,11 @@ def require_own_references(project: ProjectReader, spec: SegmentSpec) -> None:
 
 
 def find_references(
-    project: ProjectReader, structures: Sequence[str], folder: Path, pattern: str
+    project: ProjectReader,
+    structures: Sequence[str],
+    folder: Path,
+    pattern: str,
+    names: Mapping[str, str] | None = None,
 ) -> dict[tuple[str, str], Path]:
     """Find reference masks by the names of files, as an import does; nothing is read.
 
@@ -181,12 +195,19 @@ def find_references(
         They need not be the project's.
     pattern : str
         See `patterns.find`; {structure} is needed where there are several.
+    names : mapping, optional
+        Structure -> what stands at {structure} for it, where that is another name.
 
     Raises
     ------
     InputError
-        The folder does not exist, or no file of it belongs to a case.
+        The folder does not exist, no file of it belongs to a case, or two structures share files.
     """
+    if len(set((names or {}).values())) < len(names or {}):
+        raise InputError(
+            "Two structures are to be clicked in the same references of a folder.",
+            "Segment one after the other.",
+        )
     if "{structure}" not in pattern and len(structures) > 1:
         raise InputError(
             f"The pattern {pattern!r} does not tell {', '.join(structures)} apart.",
@@ -195,7 +216,9 @@ def find_references(
     supports = grown(project, structures)
     wide = ProjectReader(project.folder, project.schema.model_copy(update={"supports": supports}))
     masking = (
-        StructureFiles(folder, pattern, {name: name for name in structures})
+        StructureFiles(
+            folder, pattern, {(names or {}).get(name, name): name for name in structures}
+        )
         if "{structure}" in pattern
         else Masks(structures[0], folder, pattern)
     )

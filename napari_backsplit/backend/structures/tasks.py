@@ -120,8 +120,9 @@ class _Segmenter:
         project.schema.refuse_unknown_channels([spec.channel] if spec.channel else [])
         works = [self._work(case, structure) for case in cases for structure in spec.structures]
         if spec.clicks and all(work.reference is None for work in works):
+            sources = ", ".join(map(spec.source_of, spec.structures))
             raise InputError(
-                f"No case has a reference mask of {', '.join(spec.structures)}.",
+                f"No case has a reference mask of {sources}.",
                 "Give the folder of the references, or import masks.",
             )
         return works
@@ -143,7 +144,7 @@ class _Segmenter:
         if not self._spec.reference:
             return None
         if self._spec.reference == PROJECT:
-            return self._project.mask_path(case, structure)
+            return self._project.mask_path(case, self._spec.source_of(structure))
         file = self._place(self._spec.reference) / case / f"{structure}{ENDING}"
         return file if file.exists() else None
 
@@ -169,7 +170,8 @@ class _Segmenter:
     def _hindered(self, work: _Work) -> str:
         if work.hindrance == "no image":
             return f"{work.case} lacks the channel {self._channel}: it is left out."
-        return f"{work.case} has no reference mask of {work.structure}: it is left out."
+        source = self._spec.source_of(work.structure)
+        return f"{work.case} has no reference mask of {source}: it is left out."
 
     def _file(self, work: _Work, ending: str) -> Path:
         return self._context.folder / MASKS / work.case / f"{work.structure}{ending}"
@@ -194,13 +196,13 @@ class _Segmenter:
         return reference
 
     def _prompts(self, work: _Work, reference: Mask | None) -> tuple[AnyPrompt, ...]:
-        spec = self._spec
+        spec, source = self._spec, self._spec.source_of(work.structure)
         if spec.clicks and reference is not None:
-            return draw_clicks(reference, spec.clicks, spec.seed, work.case, work.structure)
-        prompts = read_prompts(self._place(spec.prompts), work.structure)
+            return draw_clicks(reference, spec.clicks, spec.seed, work.case, source)
+        prompts = read_prompts(self._place(spec.prompts), source)
         if not prompts:
             raise InputError(
-                f"The journal has no prompts of {work.structure}.", "Name a structure that it has."
+                f"The journal has no prompts of {source}.", "Name a structure that it has."
             )
         return prompts
 
@@ -220,16 +222,17 @@ class _Segmenter:
         geometry = self._project.geometry(work.case)
         write_volume(Volume(restore(mask, geometry), geometry), self._file(work, ENDING))
         record = {
-            **self._provenance(prompts),
+            **self._provenance(prompts, self._spec.clicked_in.get(work.structure)),
             "seconds": seconds,
             "voxels": int(np.count_nonzero(mask)),
             "dice": None if reference is None else dice(reference, mask),
         }
         write_json(self._file(work, ".json"), record)
 
-    def _provenance(self, prompts: Sequence[AnyPrompt]) -> dict[str, Any]:
+    def _provenance(self, prompts: Sequence[AnyPrompt], source: str | None) -> dict[str, Any]:
         spec, about = self._spec, self._about
-        how = f"{len(prompts)} random clicks in a reference mask, seed {spec.seed}."
+        of = f" of {source}" if source else ""
+        how = f"{len(prompts)} random clicks in a reference mask{of}, seed {spec.seed}."
         return {
             "engine": about.engine,
             "model": about.model,

@@ -35,7 +35,7 @@ from napari_backsplit.backend.fusion.fuse import (
     partial_codes,
 )
 from napari_backsplit.backend.geometry import Geometry, restore, to_canonical
-from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project import Project, ProjectReader
 from napari_backsplit.backend.project.recipes import sources_of
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS, Arm, Missing, arm_name
 
@@ -108,7 +108,7 @@ def arm_scheme(
     admit : Admit
         Which masks of supports enter.
     without : sequence of str
-        Cases whose supports are left out; see `left_out`.
+        Cases whose supports are left out; see `run_scheme.left_out`.
     missing : {"label-set", "background"}
         What the background of a case without a support is told to be.
 
@@ -136,24 +136,6 @@ def arm_scheme(
     )
 
 
-def left_out(share: float, splits: Sequence[Sequence[str]], seed: int) -> tuple[str, ...]:
-    """Return the cases whose supports are left out where only a share of the cases has them.
-
-    Parameters
-    ----------
-    share : float
-        Of the cases with supports, above 0 and at most 1. A smaller share is among a larger one.
-    splits : sequence of sequences of str
-        The cases to train on, and those to validate on: the share is drawn in each, at least one.
-    seed : int
-    """
-    out: set[str] = set()
-    for index, cases in enumerate(splits):
-        order = np.random.default_rng([seed, index]).permutation(sorted(cases)).tolist()
-        out.update(order[max(1, round(share * len(order))) :])
-    return tuple(sorted(out))
-
-
 def _donors(cases: Sequence[str], seed: int) -> dict[str, str]:
     if len(cases) < 2:
         raise InputError(
@@ -173,13 +155,13 @@ def what_enters(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> li
         A support is not known in any of them: there is nothing to learn it from.
     """
     names = scheme.supports
-    lacking = {case: _unknown(project, scheme, case) for case in cases}
+    lacking = {case: unknown_supports(project, scheme, case) for case in cases}
     counts = {name: sum(name in missing for missing in lacking.values()) for name in names}
     for name in names:
         if counts[name] == len(cases):
             raise InputError(
                 f"{name}: none of {len(cases)} training cases has a mask that may enter "
-                f"(masks: {scheme.admit}).",
+                f"(masks: {scheme.admit}){_of_which(scheme, cases)}.",
                 f"Accept masks of {name} in the review (backsplit verdict accepted --all "
                 f"--structure {name}), train with --masks unreviewed, or leave the support out.",
             )
@@ -192,6 +174,11 @@ def what_enters(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> li
     ]
 
 
+def _of_which(scheme: ArmScheme, cases: Sequence[str]) -> str:
+    used = sum(case not in scheme.without for case in cases)
+    return f", as the supports of {used} are used" if scheme.without else ""
+
+
 def missing_sets(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> PartialCodes:
     """Return the code of each set of supports that some case lacks."""
     missing = {case: missing_supports(project, scheme, case) for case in cases}
@@ -199,13 +186,14 @@ def missing_sets(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> P
 
 
 def missing_supports(project: Project, scheme: ArmScheme, case: str) -> tuple[str, ...]:
-    """Return which of the arm's supports are not known in a case."""
+    """Return the supports for which the background of a case stands too: its label set."""
     if scheme.arm == "virtual-set":
         return (VIRTUAL,)
-    return _unknown(project, scheme, case) if scheme.missing == "label-set" else ()
+    return unknown_supports(project, scheme, case) if scheme.missing == "label-set" else ()
 
 
-def _unknown(project: Project, scheme: ArmScheme, case: str) -> tuple[str, ...]:
+def unknown_supports(project: Project, scheme: ArmScheme, case: str) -> tuple[str, ...]:
+    """Return which of the arm's supports are not known in a case, whatever it is told of that."""
     if case in scheme.without:
         return scheme.supports
     absent = unknown_in(project, scheme.donors.get(case, case), scheme.admit)
@@ -222,7 +210,13 @@ def arm_label_map(
     return encode_partial(fused.label_map, missing_supports(project, scheme, case), codes)
 
 
-def _supports(project: Project, scheme: ArmScheme, case: str) -> dict[str, NDArray[np.bool_]]:
+def arm_support_map(project: ProjectReader, scheme: ArmScheme, case: str) -> NDArray[Any]:
+    """Return the codes of an arm's supports, (z, y, x), as if the case had no target."""
+    shape = project.geometry(case).shape
+    return fuse(_supports(project, scheme, case), scheme.classes, shape).label_map
+
+
+def _supports(project: ProjectReader, scheme: ArmScheme, case: str) -> dict[str, NDArray[np.bool_]]:
     if case in scheme.without:
         return {}
     owner = scheme.donors.get(case, case)

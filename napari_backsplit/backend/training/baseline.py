@@ -12,7 +12,7 @@ from napari_backsplit.backend.files import link_or_copy, read_json
 from napari_backsplit.backend.jobs import list_jobs
 from napari_backsplit.backend.prediction.archive import unpack_zip
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
-from napari_backsplit.backend.training.spec import LEARNING
+from napari_backsplit.backend.training.spec import LEARNING, NETWORK, RunSpec
 
 ADOPTED = "baselines"
 KEPT = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -79,7 +79,7 @@ def require_plan_set(project_folder: Path, name: str, fold: int | str) -> None:
 
 
 def find_baseline(project_folder: Path, model: str) -> dict[str, Any]:
-    """Return what a run spec needs to start from a model: baseline, plan set and fold.
+    """Return what a run spec needs to start from a model: baseline, plan set, fold and network.
 
     Raises
     ------
@@ -100,8 +100,11 @@ def start_of(project_folder: Path, model: str) -> dict[str, Any]:
     baseline = model_path(project_folder, model)
     opened = ModelFolder.open(project_folder / baseline)
     if baseline.startswith("jobs/"):
-        card = opened.card
-        return {"baseline": baseline, "plan_set": card["plan_set"], "fold": card["run"]["fold"]}
+        card, run = opened.card, opened.card["run"]
+        plain = {name: RunSpec.model_fields[name].default for name in NETWORK}
+        network = {name: run[name] for name in NETWORK if run.get(name, plain[name]) != plain[name]}
+        found = {"baseline": baseline, "plan_set": card["plan_set"], "fold": run["fold"]}
+        return found | network
     fold = next(iter(opened.checkpoints))
     made = (content["spec"] for content in plan_sets(project_folder).values())
     return {

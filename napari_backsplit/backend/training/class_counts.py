@@ -18,7 +18,7 @@ def class_counts(
     Parameters
     ----------
     logits : Tensor
-        (b, K, ...); the prediction is the argmax.
+        (b, K, ...) logits, or other scores; the prediction is the argmax.
     codes : Tensor
         (b, ...) reference codes.
     label_sets : sequence of sequences of int

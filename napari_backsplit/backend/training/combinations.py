@@ -23,6 +23,9 @@ REGRESSION = ("adaptive-wing", "dice")
 SWIN_WIDTH = 12
 """SwinUNETR's features are a multiple of this."""
 
+SEGRESNET_WIDTH = 8
+"""SegResNet's features are a multiple of this: its norms have so many groups."""
+
 
 def require_fit(spec: RunSpec) -> None:
     """Refuse settings that cannot work together.
@@ -48,6 +51,8 @@ def _network(spec: RunSpec) -> Iterator[str]:
         yield f"width {spec.width} belongs to another architecture; of the planned one, the plan"
     if name == "swinunetr" and spec.width is not None and spec.width % SWIN_WIDTH:
         yield f"the width {spec.width} of swinunetr is no multiple of {SWIN_WIDTH}"
+    if name == "segresnet" and spec.width is not None and spec.width % SEGRESNET_WIDTH:
+        yield f"the width {spec.width} of segresnet is no multiple of {SEGRESNET_WIDTH}"
     if spec.final_lr and spec.schedule != "cosine":
         yield f"final_lr {spec.final_lr:g} belongs to the cosine schedule, not to {spec.schedule}"
     if spec.final_lr > spec.initial_lr:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-from napari_backsplit.backend.fusion.cases import Admit, admitted, missing_supports
+from napari_backsplit.backend.errors import BackSplitError
+from napari_backsplit.backend.fusion.cases import admitted
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.project.recipes import sources_of
 from napari_backsplit.backend.training.checks import Check, Wanted, passed, refused, some, warned
 from napari_backsplit.backend.training.mask_checks import mask_checks
-from napari_backsplit.backend.training.spec import WITH_SUPPORTS, PlanSpec, RunSpec
+from napari_backsplit.backend.training.readiness import fold_of
+from napari_backsplit.backend.training.run_scheme import run_scheme, supports_of
+from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 from napari_backsplit.backend.training.split_checks import split_checks
+from napari_backsplit.backend.training.support_checks import support_checks
 from napari_backsplit.backend.training.workload import plan_set_of
 
 FEW_TESTS = 6
@@ -24,7 +29,7 @@ def data_checks(project: Project, wanted: Wanted) -> list[Check]:
     return [
         *_cases(project, wanted, cases),
         *_images(project),
-        *(_verdicts(project, wanted.run, cases) if cases else ()),
+        *(_verdicts(project, wanted, cases) if cases else ()),
         *mask_checks(project, wanted, cases),
         *_test_set(project, wanted),
         *split_checks(project, wanted),
@@ -99,10 +104,14 @@ def _are_there(project: Project, case: str) -> bool:
 # ---------------------------------------------------------------------- verdicts
 
 
-def _verdicts(project: Project, run: RunSpec, cases: Sequence[str]) -> Iterator[Check]:
+def _verdicts(project: Project, wanted: Wanted, cases: Sequence[str]) -> Iterator[Check]:
     """Count what a person said of the cases, and in how many of them each support is known."""
-    supports = _supports(project, run)
+    run = wanted.run
+    supports: tuple[str, ...] = ()
+    with suppress(BackSplitError):  # the line on the supports says why
+        supports = supports_of(project, run)
     if not supports:
+        yield from _taught(project, wanted, cases)
         return
     kinds = Counter(_kind(project, case, supports) for case in cases)
     order = ("accepted", "partial", "unreviewed", "rejected")
@@ -127,14 +136,7 @@ def _verdicts(project: Project, run: RunSpec, cases: Sequence[str]) -> Iterator[
         yield warned("verdicts", text, remedy, "review")
     else:
         yield passed("verdicts", f"{said} of {len(cases)} cases.")
-    yield from _known(project, run, cases, supports)
-
-
-def _supports(project: Project, run: RunSpec) -> tuple[str, ...]:
-    known = tuple(support.name for support in project.schema.fused_supports)
-    if run.arm not in WITH_SUPPORTS:
-        return ()
-    return tuple(name for name in known if not run.supports or name in run.supports)
+    yield from _taught(project, wanted, cases)
 
 
 def _needs_work(project: Project, case: str) -> bool:
@@ -155,37 +157,25 @@ def _kind(project: Project, case: str, supports: Sequence[str]) -> str:
     return "rejected" if said == {"rejected"} else "unreviewed"
 
 
-def _known(
-    project: Project, run: RunSpec, cases: Sequence[str], supports: Sequence[str]
-) -> Iterator[Check]:
-    counts = _counts(project, cases, run.masks)
-    never = [name for name in supports if not counts[name]]
-    once = [name for name in supports if counts[name] == 1]
-    if never:
-        also = _counts(project, cases, "unreviewed")
-        more = run.masks == "accepted" and all(also[name] for name in never)
-        yield refused(
-            "support masks",
-            f"No mask of {some(never)} may enter in any of {len(cases)} cases.",
-            "Accept some in the review, or leave the support out.",
-            "include unreviewed" if more else "review",
-        )
-    elif once and len(cases) > 1:
-        text = f"{some(once)}: known in one case only, too few to be learnt."
-        yield warned("support masks", text, "Add masks, or leave the support out.", "review")
-    else:
-        said = ", ".join(f"{name} in {counts[name]}" for name in supports)
-        yield passed("support masks", f"Known of {len(cases)} cases: {said}.")
+def _taught(project: Project, wanted: Wanted, cases: Sequence[str]) -> Iterator[Check]:
+    """Look where supports are known and present: in all cases, and in those of each fold."""
+    run = wanted.run
+    found: dict[str, Check] = {}
+    with suppress(BackSplitError, KeyError):  # other lines say why
+        whole = run.model_copy(update={"support_cases": 1.0})
+        found = _lines(project, whole, cases, (cases, cases))
+        for fold in wanted.folds or (run.fold,):
+            one = run.model_copy(update={"fold": fold})
+            lines = _lines(project, one, cases, fold_of(project, one, wanted.plan))
+            found |= {n: line for n, line in lines.items() if line.level == "refused"}
+    yield from found.values()
 
 
-def _counts(project: Project, cases: Sequence[str], admit: Admit) -> Counter[str]:
-    """Return in how many cases each support is wholly known."""
-    counts: Counter[str] = Counter()
-    names = [support.name for support in project.schema.fused_supports]
-    for case in cases:
-        absent = missing_supports(project, case, admit)
-        counts.update(name for name in names if name not in absent)
-    return counts
+def _lines(
+    project: Project, run: RunSpec, cases: Sequence[str], fold: tuple[Sequence[str], Sequence[str]]
+) -> dict[str, Check]:
+    scheme = run_scheme(project, run, cases, fold)
+    return {c.name: c for c in support_checks(project, run, scheme, cases, fold[0])}
 
 
 # ---------------------------------------------------------------------- the test set

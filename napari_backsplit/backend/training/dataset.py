@@ -18,6 +18,7 @@ from napari_backsplit.backend.training.arms import (
     missing_sets,
     source_digest,
 )
+from napari_backsplit.backend.training.soft_labels import soft_sources, with_soft_masks
 from napari_backsplit.backend.volume import Volume, write_volume
 
 PARTIAL_README = """\
@@ -55,7 +56,7 @@ def training_cases(project: Project) -> list[str]:
 
 def write_raw(
     project: Project, scheme: ArmScheme, cases: Sequence[str], folder: Path,
-    check: Callable[[int, int], None] = lambda done, total: None,
+    check: Callable[[int, int], None] = lambda done, total: None, *, soft: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write an arm as a raw nnU-Net dataset, as its masks are now; nothing where it is done.
 
@@ -69,6 +70,9 @@ def write_raw(
         to the folder), labelsTr/, sources.json with a hash of each case's masks.
     check : callable
         Called with (done, total) after each case.
+    soft : bool
+        The arm learns shares of voxels: its hash has the soft masks, and dataset.json where the
+        shares of each case come from.
 
     Returns
     -------
@@ -77,7 +81,9 @@ def write_raw(
     """
     codes = missing_sets(project, scheme, cases)
     dataset = dataset_json(project, scheme, codes, cases, folder)
-    made_from = sources(project, scheme, cases)
+    if soft:
+        dataset["backsplit"]["soft"] = soft_sources(project, scheme, cases)
+    made_from = sources(project, scheme, cases, soft=soft)
     sources_file = folder / "sources.json"
     if sources_file.exists() and read_json(sources_file) == made_from:
         return dataset
@@ -96,10 +102,13 @@ def write_raw(
     return dataset
 
 
-def sources(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict[str, str]:
-    """Return a hash of all that each case's label map is made from."""
+def sources(
+    project: Project, scheme: ArmScheme, cases: Sequence[str], *, soft: bool = False
+) -> dict[str, str]:
+    """Return a hash of all that each case's label map is made from, with `soft` its shares too."""
     codes = missing_sets(project, scheme, cases)
-    return {case: source_digest(project, scheme, case, codes) for case in cases}
+    digests = {case: source_digest(project, scheme, case, codes) for case in cases}
+    return with_soft_masks(project, scheme, digests) if soft else digests
 
 
 def dataset_json(

@@ -20,6 +20,7 @@ from napari_backsplit.backend.jobs import Job, Metric, list_jobs
 from napari_backsplit.backend.jobs.devices import Device, cores, devices
 from napari_backsplit.backend.project import ProjectReader
 from napari_backsplit.backend.training import space
+from napari_backsplit.backend.training.architectures import about_checkpoint_bytes
 from napari_backsplit.backend.training.checks import Wanted, seconds_left
 from napari_backsplit.backend.training.measurement import (
     LIMIT_S,
@@ -121,6 +122,7 @@ def estimate(
     load = _workload(project, wanted)
     device = device_of(wanted.run, devices() if available is None else available)
     known = cached(load, device) if load else None
+    load = load.at_patch(known.patch_size) if load and known else load
     epoch_s, source = _epoch_seconds(project, wanted, load, known)
     parts = _parts(project, wanted, load, known, epoch_s)
     gpu = device.name != "cpu"
@@ -191,7 +193,8 @@ def _epoch_seconds(
 
 
 _PACE = ("plan_set", "batch_size", "patch_size", "device", "precision", "compile", "workers",
-         "threads", "optimiser")  # fmt: skip
+         "threads", "optimiser", "architecture", "width", "deep_supervision", "loss", "labels",
+         "inverse_weighting")  # fmt: skip
 
 
 def _earlier_epoch(project: ProjectReader, run: RunSpec) -> float | None:
@@ -341,12 +344,14 @@ def _disk(
 
 
 def _checkpoint_bytes(project: ProjectReader, wanted: Wanted, known: Measurement | None) -> int:
-    """Return the size of a checkpoint: as measured, else as the baseline's."""
+    """Return the size of a checkpoint: as measured, by its architecture, or as the baseline's."""
     if known is not None and known.checkpoint_bytes:
         return known.checkpoint_bytes
+    if about := about_checkpoint_bytes(wanted.run):
+        return about
     with suppress(BackSplitError, OSError), named_model(project.folder, wanted) as model:
         largest = max(file.stat().st_size for file in model.checkpoints.values())
-        return int(largest * (1.5 if wanted.run.optimiser == "adamw" else 1))
+        return int(largest * (1 if wanted.run.optimiser == "sgd" else 1.5))
     return 0
 
 

@@ -20,13 +20,17 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import write_json, write_text
 from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
 from napari_backsplit.backend.prediction.model_folder import OUR_KEY, ModelFolder
+from napari_backsplit.backend.training.architectures import needs
+from napari_backsplit.backend.training.head_split import is_head
 
 EXPORTED = "checkpoint_final.pth"
 """What nnU-Net looks for unless told otherwise, whichever checkpoint was exported."""
 
 TRAINER = "nnUNetTrainer"
+SOFT_TRAINER = "nnUNetTrainer_soft_labels_need_napari_backsplit"
+"""Trainer of an exported model of soft labels: nnU-Net has none of this name, so that it refuses
+the model, with this name, where its softmax would give wrong masks."""
 _ZIP_NAME = re.compile(r"Dataset\d{3}_[A-Za-z0-9_\-]+")
-_HEAD = re.compile(r"decoder\.seg_layers\.\d+\.weight")
 
 
 def export_model(
@@ -38,6 +42,9 @@ def export_model(
     folds: Sequence[int | str] | None = None,
 ) -> Path:
     """Write a model that stock nnU-Net loads, with a model card.
+
+    A network of MONAI is found by nnU-Net only where this package and MONAI are installed too; the
+    card says so. A model of soft labels is refused by stock nnU-Net, whose softmax would be wrong.
 
     The folder is what `nnUNetv2_predict_from_modelfolder -m` takes; the zip is what
     `nnUNetv2_install_pretrained_model_from_zip` takes. Weights are 32-bit floats; optimiser,
@@ -148,6 +155,8 @@ def _plain(
 
 def _trainer(model: ModelFolder) -> str:
     """Return nnU-Net's own trainer: a stock variant may build another network, so it stays."""
+    if model.soft:
+        return SOFT_TRAINER
     from napari_backsplit.backend.prediction.predictor import stock_trainer
 
     return model.trainer_name if stock_trainer(model.trainer_name) else TRAINER
@@ -181,7 +190,7 @@ def _gapless(model: ModelFolder) -> dict[str, int]:
 
 def _check_heads(weights: Mapping[str, torch.Tensor], model: ModelFolder) -> None:
     for name, value in weights.items():
-        if _HEAD.fullmatch(name) and value.shape[0] != model.classes:
+        if is_head(name) and value.shape[0] != model.classes:
             raise InputError(
                 f"The network predicts {value.shape[0]} classes, dataset.json has "
                 f"{model.classes} labels.",
@@ -203,6 +212,10 @@ def model_card(model: ModelFolder, card: Mapping[str, Any]) -> str:
         "Model": {
             "Dataset": model.plans.get("dataset_name", "unknown"),
             "Configuration": model.configuration,
+            "Network": _network(model),
+            "To load it": needs(model.settings)
+            or ("napari-backsplit" if model.soft else "nnU-Net"),
+            "Output": _output(model),
             "Folds": ", ".join(model.checkpoints),
             "Checkpoint": card.get("exported_checkpoint", "unknown"),
             "Channels, in order": ", ".join(model.channels),
@@ -219,6 +232,23 @@ def model_card(model: ModelFolder, card: Mapping[str, Any]) -> str:
     }
     body = "\n\n".join(f"## {title}\n\n{_lines(rows)}" for title, rows in sections.items())
     return f"# Model card\n\nFor research use only. Not a medical device.\n\n{body}\n"
+
+
+def _output(model: ModelFolder) -> str:
+    """Return what the network predicts, and of soft labels that stock nnU-Net refuses it."""
+    if not model.soft:
+        return "classes"
+    return (
+        f"shares of a voxel (soft labels): {model.activation} of each tile, averaged over tiles "
+        "and folds; lesion where the resampled share is above 0.5. Stock nnU-Net would take a "
+        "softmax, which is wrong, and therefore finds no trainer for it; predict with backsplit"
+    )
+
+
+def _network(model: ModelFolder) -> str:
+    """Return the name of the network's class."""
+    named = model.settings.get("architecture", {}).get("network_class_name", "")
+    return str(named).rpartition(".")[2] or str(model.settings.get("UNet_class_name", "unknown"))
 
 
 def _counts(data: object) -> dict[str, Any]:

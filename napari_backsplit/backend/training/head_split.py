@@ -8,6 +8,7 @@ them at random instead.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,13 @@ from torch import Tensor
 
 from napari_backsplit.backend.errors import InputError
 
-HEAD = "seg_layers."
+_HEADS = re.compile(r"(^|\.)(seg_layers\.\d+|conv_final\.2\.conv|out\.conv\.conv)\.(weight|bias)")
+"""Output layers of nnU-Net's networks, at every resolution, of SegResNet and of SwinUNETR."""
+
+
+def is_head(name: str) -> bool:
+    """Whether a parameter of this name belongs to an output layer: its rows are the classes."""
+    return _HEADS.search(name) is not None
 
 
 def default_offset(supports: int) -> float:
@@ -40,8 +47,8 @@ def split_head(
     Parameters
     ----------
     weights : mapping of str to Tensor
-        The network_weights of an nnU-Net checkpoint; output layers are `...seg_layers.N.weight`
-        (K, features, 1, ...) and `.bias` (K,).
+        The network_weights of a checkpoint; output layers, as `is_head` tells them, have weights
+        (K, features, 1, ...) and biases (K,).
     old_labels, new_labels : mapping of str to int
         Label name to id, both with "background"; rows are carried over by name.
     offset : float, optional
@@ -67,7 +74,7 @@ def split_head(
     shifted = [index for index, name in enumerate(_by_id(new_labels)) if name in added]
     return {
         key: _split(key, value, len(old_labels), source, shifted, shift, noise)
-        if HEAD in key
+        if is_head(key)
         else value
         for key, value in weights.items()
     }

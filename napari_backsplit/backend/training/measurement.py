@@ -48,6 +48,8 @@ class Measurement:
         Of one process that draws and augments a batch.
     seconds_per_checkpoint : float or None
     peak_gpu_bytes, peak_rss_bytes, parameters, checkpoint_bytes : int or None
+    patch_size : list of int or None
+        As the network was planned, voxels.
     device_title : str
     iterations : int
         How many were timed.
@@ -66,6 +68,7 @@ class Measurement:
     peak_rss_bytes: int | None = None
     parameters: int | None = None
     checkpoint_bytes: int | None = None
+    patch_size: list[int] | None = None
     device_title: str = ""
     iterations: int = 0
     problem: Problem = ""

@@ -12,7 +12,7 @@ from napari_backsplit.backend.prediction.compatibility import compatibility
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.adoption import adopt
-from napari_backsplit.backend.training.arms import arm_scheme
+from napari_backsplit.backend.training.architectures import require_architecture
 from napari_backsplit.backend.training.budget import STOCK_ITERATIONS, iterations_of, warnings
 from napari_backsplit.backend.training.checks import (
     Check,
@@ -24,11 +24,17 @@ from napari_backsplit.backend.training.checks import (
     warned,
 )
 from napari_backsplit.backend.training.label_names import renamed_labels
-from napari_backsplit.backend.training.remedies import strides_of
+from napari_backsplit.backend.training.readiness import require_same_network
+from napari_backsplit.backend.training.run_scheme import supports_of
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.space import duration_text
-from napari_backsplit.backend.training.spec import MANY_SUPPORTS, WITH_SUPPORTS, Arm, RunSpec
-from napari_backsplit.backend.training.workload import known_plans, named_model, plan_set_of
+from napari_backsplit.backend.training.spec import MANY_SUPPORTS, WITH_SUPPORTS, RunSpec
+from napari_backsplit.backend.training.workload import (
+    known_plans,
+    named_model,
+    plan_set_of,
+    plans_of_run,
+)
 
 LEAST_S = 600.0
 """A budget below this hardly trains anything."""
@@ -58,6 +64,7 @@ def _whole(model: ModelFolder) -> Check:
 def _fits(project: Project, wanted: Wanted, model: ModelFolder) -> Iterator[Check]:
     yield from _channels(project, wanted, model)
     yield _labels(project, wanted, model)
+    yield from _network(wanted, model)
     yield from _plans(project, wanted, model)
 
 
@@ -113,8 +120,7 @@ def _labels(project: Project, wanted: Wanted, model: ModelFolder) -> Check:
     targets = list(project.schema.target_names)
     try:
         old = renamed_labels(model.labels, targets, wanted.run)
-        arm: Arm = "backsplit" if wanted.run.arm in WITH_SUPPORTS else "binary"
-        supports = arm_scheme(project, arm, wanted.run.supports, ()).supports
+        supports = supports_of(project, wanted.run)
     except InputError as error:
         return refused("labels", error.problem, error.remedy)
     foreground = {name: label for name, label in old.items() if name != "background"}
@@ -134,6 +140,13 @@ def _labels(project: Project, wanted: Wanted, model: ModelFolder) -> Check:
         )
         return passed("labels", text)
     return passed("labels", f"The model predicts {', '.join(targets)}, as the project does.")
+
+
+def _network(wanted: Wanted, model: ModelFolder) -> Iterator[Check]:
+    try:
+        require_same_network(wanted.run, model.card)
+    except InputError as error:
+        yield refused("network", error.problem, error.remedy)
 
 
 def _plans(project: Project, wanted: Wanted, model: ModelFolder) -> Iterator[Check]:
@@ -160,23 +173,26 @@ def _inside(folder: Path, wanted: Wanted) -> bool:
 
 
 def _patch(project: Project, wanted: Wanted) -> Iterator[Check]:
+    """Look whether the network goes with the plans and the patch, as far as those are known."""
+    run, plans = wanted.run, None
     with suppress(BackSplitError):
         plans = known_plans(project.folder, wanted)
-        if plans is None:
-            return
-        (configuration,) = plans["configurations"].values()
-        patch = list(wanted.run.patch_size or configuration["patch_size"])
-        batch = wanted.run.batch_size or configuration["batch_size"]
-        strides = strides_of(configuration)
-        if len(patch) != len(strides) or any(p % s for p, s in zip(patch, strides, strict=True)):
-            yield refused(
-                "plans",
-                f"Patch size {patch} does not fit the network.",
-                f"Use {len(strides)} multiples of {list(strides)}.",
-            )
-            return
-        sizes = " x ".join(map(str, patch))
-        yield passed("plans", f"Patch {sizes}, {batch} in a batch.")
+    if plans is None:
+        return
+    try:
+        (name,) = plans["configurations"]
+        require_architecture(run, name)
+        trained, notes = plans_of_run(plans, run)
+    except InputError as error:
+        yield refused("plans", error.problem, error.remedy)
+        return
+    (configuration,) = trained["configurations"].values()
+    sizes = " x ".join(map(str, configuration["patch_size"]))
+    text = f"Patch {sizes}, {configuration['batch_size']} in a batch."
+    if notes:
+        yield warned("plans", " ".join([text, *notes]))
+    else:
+        yield passed("plans", text)
 
 
 # ---------------------------------------------------------------------- the run
@@ -192,7 +208,7 @@ def _supports(project: Project, run: RunSpec) -> Iterator[Check]:
     if run.arm not in WITH_SUPPORTS:
         return
     try:
-        chosen = arm_scheme(project, "backsplit", run.supports, ()).supports
+        chosen = supports_of(project, run)
         if not chosen:
             raise InputError("The project has no support.", "Import or click a support first.")
         require_all_to_join(run, len(chosen))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from multiprocessing import get_context
@@ -37,6 +37,9 @@ from numpy.typing import NDArray
 
 from napari_backsplit.backend.errors import InputError, UntrustedModelError
 from napari_backsplit.backend.files import atomic_path, write_json
+from napari_backsplit.backend.project.soft import is_hard
+from napari_backsplit.backend.training import soft_labels
+from napari_backsplit.backend.training.architectures import require_patch
 from napari_backsplit.backend.training.spec import PLANS_NAME, PlanSpec
 
 PLANNERS = {
@@ -178,13 +181,7 @@ def check_patch(configuration: Mapping[str, Any]) -> None:
     InputError
         The patch has another number of axes, or is no multiple of the strides.
     """
-    strides = np.prod(configuration["architecture"]["arch_kwargs"]["strides"], axis=0)
-    patch = list(configuration["patch_size"])
-    if len(patch) != len(strides) or any(np.mod(patch, strides)):
-        raise InputError(
-            f"Patch size {patch} does not fit the network.",
-            f"Use {len(strides)} multiples of {strides.tolist()}.",
-        )
+    require_patch(configuration)
 
 
 def _small_unet(configuration: Mapping[str, Any], features: Sequence[int]) -> dict[str, Any]:
@@ -281,16 +278,57 @@ class Preprocessing:
 
     def resample(self, label_map: NDArray[Any], properties: Mapping[str, Any]) -> NDArray[Any]:
         """Return a label map (z, y, x) on the network's grid, (1, ...), as nnU-Net resamples it."""
+        how = self.configuration.resampling_fn_seg
+        return self._brought(label_map.astype(np.int16), properties, how)
+
+    def save_soft(self, stem: Path, soft: Iterable[NDArray[np.float32]], base: Path) -> None:
+        """Write the shares of classes as <stem>_soft.b2nd, on the network's grid.
+
+        Parameters
+        ----------
+        stem : Path
+        soft : iterable of ndarray
+            Shares of classes 1..K-1, each (z, y, x), on the image's grid; or all in one array.
+        base : Path
+            Stem of the binary arm's arrays of this case, whose crop and grid they get.
+
+        Notes
+        -----
+        The file has (K-1, z, y, x), float16, see `soft_labels.stored`. They are resampled as
+        nnU-Net resamples labels, up to its choice of one: a hard mask's share is above 0.5 exactly
+        where nnU-Net's resampled mask is. That does not hold for plans that resample labels with
+        another order than 1 or interpolate along a separate z, nor, within 1e-3 of one half, for
+        nnU-Net's torch resampling, which works in half precision. Where three classes meet,
+        nnU-Net's winner may have less than half.
+        """
+        properties = read_properties(base)
+        stack = np.stack([self._share(channel, properties) for channel in soft])
+        patch = tuple(self.configuration.patch_size)
+        blocks, chunks = comp_blosc2_params(stack.shape, patch, stack.itemsize)
+        with atomic_path(stem.with_name(f"{stem.name}{soft_labels.ENDING}.b2nd")) as temporary:
+            blosc2.asarray(stack, urlpath=str(temporary), chunks=chunks, blocks=blocks)
+
+    def _share(
+        self, share: NDArray[np.float32], properties: Mapping[str, Any]
+    ) -> NDArray[np.float16]:
+        how = soft_labels.linear_of(self.configuration.resampling_fn_seg)
+        linear = self._brought(share.astype(np.float32, copy=False), properties, how)[0]
+        hard = is_hard(share)
+        label = self.resample(share > 0, properties)[0] > 0 if hard else None
+        return soft_labels.stored(linear, label)
+
+    def _brought(
+        self, array: NDArray[Any], properties: Mapping[str, Any], resampling: Callable[..., Any]
+    ) -> NDArray[Any]:
+        """Return an array (z, y, x) cropped and resampled to the network's grid, (1, ...)."""
         order = self.plans.transpose_forward
         box = tuple(slice(*edges) for edges in properties["bbox_used_for_cropping"])
-        cropped = label_map.transpose(order)[box][None].astype(np.int16)
+        cropped = array.transpose(order)[box][None]
         spacing = [properties["spacing"][axis] for axis in order]
         wanted = list(self.configuration.spacing)
         wanted = [spacing[0], *wanted] if len(wanted) < len(spacing) else wanted
         shape = compute_new_shape(cropped.shape[1:], spacing, wanted)
-        resampled: NDArray[Any] = self.configuration.resampling_fn_seg(
-            cropped, shape, spacing, wanted
-        )
+        resampled: NDArray[Any] = resampling(cropped, shape, spacing, wanted)
         return resampled
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from napari_backsplit.backend.training.head_split import HEAD
+from napari_backsplit.backend.training.head_split import is_head
 from napari_backsplit.backend.training.schedule import lr_factor
 from napari_backsplit.backend.training.spec import RunSpec
 
@@ -18,13 +18,15 @@ def make_optimiser(network: torch.nn.Module, spec: RunSpec) -> torch.optim.Optim
     if spec.head_lr_factor != 1:
         named = list(network.named_parameters())
         groups = [
-            {"params": [value for name, value in named if (HEAD in name) == head]}
+            {"params": [value for name, value in named if is_head(name) == head]}
             for head in (False, True)
         ]
     lr, decay = spec.initial_lr, spec.weight_decay
     if spec.optimiser == "sgd":
         return torch.optim.SGD(groups, lr, weight_decay=decay, momentum=0.99, nesterov=True)
-    return torch.optim.AdamW(groups, lr, weight_decay=decay)
+    if spec.optimiser == "adam":
+        return torch.optim.Adam(groups, lr, eps=spec.epsilon, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr, eps=spec.epsilon, weight_decay=decay)
 
 
 def descend(

@@ -23,7 +23,7 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import link_or_copy, read_json, write_json
 from napari_backsplit.backend.fusion.cases import admitted
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training import nnunet
+from napari_backsplit.backend.training import nnunet, soft_labels
 from napari_backsplit.backend.training.adoption import adopt
 from napari_backsplit.backend.training.arms import (
     ArmScheme,
@@ -278,25 +278,52 @@ def _preprocess_images(
 
 
 def prepare_arm(
-    project: Project, plan_set: PlanSet, scheme: ArmScheme, progress: Progress
+    project: Project,
+    plan_set: PlanSet,
+    scheme: ArmScheme,
+    progress: Progress,
+    *,
+    soft: bool = False,
 ) -> tuple[PlanSet, str]:
     """Bring an arm's label maps to the network's grid; its images are the plan set's own.
+
+    Parameters
+    ----------
+    project : Project
+    plan_set : PlanSet
+    scheme : ArmScheme
+    progress : callable
+    soft : bool
+        Also bring the shares of each voxel that belong to the classes, for soft labels.
 
     Returns
     -------
     PlanSet
         With the arm's dataset.
     str
-        The dataset's name among its arms: the scheme's, with a version where masks were edited.
+        The dataset's name among its arms: the scheme's, with a version where masks were edited;
+        that of one with shares ends in "-soft".
+
+    Raises
+    ------
+    InputError
+        Soft labels are asked for where background may be a support.
     """
+    if soft:
+        soft_labels.refuse_label_sets(missing_sets(project, scheme, plan_set.cases))
     with nnunet_lock(project):
         plan_set = open_plan_set(project, plan_set.spec.name)
         require_same_cases(project, plan_set.spec.name)
-        name = _snapshot(project, plan_set, scheme)
+        name = _snapshot(project, plan_set, scheme, soft)
         plan_set = plan_set.with_arm(name)
         plan_set.save()
         dataset = write_raw(
-            project, scheme, plan_set.cases, plan_set.raw(name), _step(progress, "label maps")
+            project,
+            scheme,
+            plan_set.cases,
+            plan_set.raw(name),
+            _step(progress, "label maps"),
+            soft=soft,
         )
         figures = read_json(plan_set.preprocessed("binary") / "dataset_fingerprint.json")
         nnunet.write_plan_files(
@@ -307,14 +334,15 @@ def prepare_arm(
     return plan_set, name
 
 
-def _snapshot(project: Project, plan_set: PlanSet, scheme: ArmScheme) -> str:
+def _snapshot(project: Project, plan_set: PlanSet, scheme: ArmScheme, soft: bool) -> str:
     """Return the arm's dataset that was made from the present masks, or the name of a new one.
 
     A training may be reading an older one, so a mask that was edited never changes it.
     """
-    wanted = sources(project, scheme, plan_set.cases)
+    wanted = sources(project, scheme, plan_set.cases, soft=soft)
     for version in count(1):
         name = scheme.name if version == 1 else f"{scheme.name}-v{version}"
+        name += soft_labels.SUFFIX if soft else ""
         if name not in plan_set.arms:
             return name
         made = plan_set.raw(name) / "sources.json"
@@ -357,6 +385,11 @@ def _write_labels(
         unknown = codes.code(missing_supports(project, scheme, case))
         base = plan_set.arrays("binary") / case
         lost = preprocessing.save_labels(arrays / case, label_map, base, unknown)
+        if "soft" in dataset["backsplit"]:
+            channels = soft_labels.share_channels(project, scheme, case)
+            grid = project.geometry(case)
+            read = soft_labels.as_read(channels, grid, reader, plan_set.preprocessed(name))
+            preprocessing.save_soft(arrays / case, read, base)
         record[case] = {"source": sources[case], "vanished": lost}
         write_json(record_file, record)
         progress("preprocess labels", done, len(changed))

@@ -18,11 +18,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs.devices import cards_now, visible
+from napari_backsplit.backend.training.architectures import with_architecture
 from napari_backsplit.backend.training.workload import Workload
 
 STEPS_S = 15.0
@@ -58,14 +58,16 @@ class RandomCases:
 
 def measure(load: Workload, folder: Path, tell: Tell) -> None:
     """Measure a training, and tell what is known as soon as it is."""
-    from napari_backsplit.backend.training.tasks import _set_environment
+    from napari_backsplit.backend.training.environment import set_environment
+    from napari_backsplit.backend.training.memory import peak_rss
 
     used_before = _gpu_used(load.spec.device)
     spec = load.spec.model_copy(update={"workers": 0, "initial_lr": 1e-6})
-    _set_environment(spec)
+    set_environment(spec)
     trainer = _trainer(load, folder)
     parameters = sum(p.numel() for p in trainer.network.parameters())
-    tell(parameters=parameters, peak_rss_bytes=_peak_rss())
+    patch = list(trainer.configuration_manager.patch_size)
+    tell(parameters=parameters, patch_size=patch, peak_rss_bytes=peak_rss())
     clock = _clock(load)
     training, validation = trainer.get_dataloaders()
     batch, seconds = _timed(lambda: next(training), 8, time.process_time)
@@ -75,7 +77,7 @@ def measure(load: Workload, folder: Path, tell: Tell) -> None:
     _time_steps(trainer, batch, clock, tell)
     tell(seconds_per_validation=_time_validation(trainer, judged, clock))
     _time_checkpoint(trainer, folder, tell)
-    tell(peak_gpu_bytes=_gpu_peak(trainer, used_before), peak_rss_bytes=_peak_rss())
+    tell(peak_gpu_bytes=_gpu_peak(trainer, used_before), peak_rss_bytes=peak_rss())
 
 
 def _trainer(load: Workload, folder: Path) -> Any:
@@ -93,16 +95,25 @@ def _trainer(load: Workload, folder: Path) -> Any:
         "file_ending": ".nii.gz",
         "backsplit": {"targets": load.targets, "supports": load.supports, "label_sets": []},
     }
-    plans = {"dataset_name": "Dataset001_probe", **load.plans}
+    plans, load = _planned(load)
     ((name, configuration),) = plans["configurations"].items()
     _pretend(folder / plans["dataset_name"] / str(configuration["data_identifier"]))
     trainer = trainer_for(Run(spec, folder / "model"), plans, name, dataset_json)
-    shape = tuple(int(1.5 * size) for size in load.patch)
+    patch = plans["configurations"][name]["patch_size"]
+    shape = tuple(int(1.5 * size) for size in patch)
     shape = shape if len(shape) == 3 else (4, *shape)
     cases = RandomCases(load, shape)
     trainer.dataset_class = RandomCases
     trainer.get_tr_and_val_datasets = lambda: (cases, cases)
     return trainer
+
+
+def _planned(load: Workload) -> tuple[dict[str, Any], Workload]:
+    """Return the run's own plans, a residual encoder planned, and the workload with its patch."""
+    (name,) = load.plans["configurations"]
+    plans, _ = with_architecture(load.plans, name, load.spec, load.chosen)
+    load = load.at_patch(plans["configurations"][name]["patch_size"])
+    return {"dataset_name": "Dataset001_probe", **plans}, load
 
 
 def _pretend(arrays: Path) -> None:
@@ -175,19 +186,6 @@ def _wait(trainer: Any) -> None:
         import torch
 
         torch.cuda.synchronize()
-
-
-def _peak_rss() -> int:
-    """Return the most memory that this process had.
-
-    On Linux getrusage will not do: it counts the process that started this one too.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    memory = psutil.Process().memory_info()
-    return int(getattr(memory, "peak_wset", memory.rss))
 
 
 def _gpu_used(device: str) -> int | None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.adoption import adopt
-from napari_backsplit.backend.training.arms import arm_scheme, what_enters
+from napari_backsplit.backend.training.architectures import require_architecture
+from napari_backsplit.backend.training.arms import what_enters
 from napari_backsplit.backend.training.baseline import plan_sets, require_plan_set
 from napari_backsplit.backend.training.dataset import training_cases
+from napari_backsplit.backend.training.recipe_defaults import require_installed
+from napari_backsplit.backend.training.run_scheme import run_scheme
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+from napari_backsplit.backend.training.support_checks import require_taught
 from napari_backsplit.backend.training.time_budget import require_time_left
 
 Splits = list[dict[str, list[str]]]
@@ -30,32 +35,78 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
     Raises
     ------
     InputError, ProjectError
-        The time is past, there are too few cases for the folds, a support is not known in any
-        case that the fold trains on, the plan set is of other cases or does not fit, or the
-        baseline has no such fold.
+        The time is past, a package is missing, the network does not go with the plan set, there
+        are too few cases for the folds, a support is not known or not present in any case that
+        the fold trains on, soft labels meet label sets, the plan set is of other cases or does not
+        fit, or the baseline has no such fold or another network.
     """
     require_time_left(run)
+    require_installed(run)
+    require_architecture(run, configuration_of(project, run.plan_set, plan))
     cases = training_cases(project)
     if plan is None:
         require_plan_set(project.folder, run.plan_set, run.fold)
         require_same_cases(project, run.plan_set)
     elif plan.baseline is not None:
         adopt(project, plan)
-    scheme = arm_scheme(project, run.arm, run.supports, cases, run.masks)
-    what_enters(project, scheme, learnt_from(project, run, plan))
+    fold = fold_of(project, run, plan)
+    scheme = run_scheme(project, run, cases, fold)
+    what_enters(project, scheme, fold[0])
+    require_taught(project, run, scheme, cases, fold[0])
     require_all_to_join(run, len(scheme.supports))
     if run.baseline is not None:
-        ModelFolder.open(project.folder / run.baseline, [run.fold], run.baseline_checkpoint)
+        model = ModelFolder.open(project.folder / run.baseline, [run.fold], run.baseline_checkpoint)
+        require_same_network(run, model.card)
 
 
-def learnt_from(project: Project, run: RunSpec, plan: PlanSpec | None = None) -> Sequence[str]:
-    """Return the cases that a run's fold trains on."""
+def require_same_network(run: RunSpec, card: Mapping[str, Any]) -> None:
+    """Refuse a fine-tune with another network than its baseline's.
+
+    Parameters
+    ----------
+    run : RunSpec
+    card : mapping
+        What the baseline says of itself; of a foreign one nothing, whose plans are adopted.
+
+    Raises
+    ------
+    InputError
+    """
+    theirs = card.get("run") or {}
+    adopted = run.architecture == "planned" and run.plan_set != card.get("plan_set")
+    for name in () if adopted else ("architecture", "width"):
+        own, other = getattr(run, name), theirs.get(name, RunSpec.model_fields[name].default)
+        if own != other:
+            raise InputError(
+                f"The {name} of the fine-tune is {own}, that of its baseline {other}: its weights "
+                "do not fit.",
+                f"Leave the {name} as it is, or train from scratch.",
+            )
+
+
+def configuration_of(project: Project, plan_set: str, plan: PlanSpec | None = None) -> str:
+    """Return nnU-Net's configuration of a plan set, made or still to be made; "" for neither."""
+    made = plan_sets(project.folder).get(plan_set)
+    return plan.configuration if plan else str(made["spec"]["configuration"]) if made else ""
+
+
+def fold_of(
+    project: Project, run: RunSpec, plan: PlanSpec | None = None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the cases that a run trains on, and those that it validates on.
+
+    Raises
+    ------
+    InputError, ProjectError
+        There is no such fold, or there are fewer patients than folds.
+    """
     splits = splits_of(project, run.plan_set, plan)
     if run.fold == "all":
-        return training_cases(project)
+        cases = training_cases(project)
+        return cases, cases
     if run.fold >= len(splits):
         raise InputError(f"There is no fold {run.fold}.", f"Choose 0 to {len(splits) - 1}, or all.")
-    return splits[run.fold]["train"]
+    return splits[run.fold]["train"], splits[run.fold]["val"]
 
 
 def splits_of(project: Project, plan_set: str, plan: PlanSpec | None = None) -> Splits:

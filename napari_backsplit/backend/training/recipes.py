@@ -105,6 +105,12 @@ _ALL = (
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
 
+def recipe_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of recipes, also of those that are written as one text: "2d, focal"."""
+    parts = names.split(",") if isinstance(names, str) else names
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def chosen_recipes(names: Sequence[str]) -> list[Recipe]:
     """Return recipes by their names.
 

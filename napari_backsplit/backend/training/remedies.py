@@ -12,6 +12,7 @@ from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Job
 from napari_backsplit.backend.jobs.spec import Cause
+from napari_backsplit.backend.training.architectures import patch_steps
 from napari_backsplit.backend.training.spec import RunSpec
 
 LEAST_STEPS = 2
@@ -55,11 +56,7 @@ class Planned:
 
 def strides_of(configuration: Mapping[str, Any]) -> tuple[int, ...]:
     """Return by how much a network halves each axis in all: patches are multiples of it."""
-    steps = configuration["architecture"]["arch_kwargs"]["strides"]
-    rows = [step if isinstance(step, Sequence) else [step] for step in steps]
-    axes = len(configuration["patch_size"])
-    rows = [list(row) * axes if len(row) == 1 else list(row) for row in rows]
-    return tuple(int(value) for value in np.prod(rows, axis=0))
+    return patch_steps(configuration)
 
 
 def remedies(cause: Cause, spec: RunSpec, planned: Planned | None = None) -> list[Suggestion]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.training.course import Course
+from napari_backsplit.backend.training.memory import peak_gpu_bytes, peak_rss
 from napari_backsplit.backend.training.spec import RunSpec
 
 
@@ -43,10 +44,11 @@ class Run:
     picture: Callable[[bytes, int, str], None] = lambda png, epoch, text: None
 
 
-def write_end(model: Path, epochs: int, course: Course, dice: float) -> None:
-    """Write into the card of a model how its training ended.
+def write_end(model: Path, epochs: int, course: Course, dice: float, parameters: int) -> None:
+    """Write into the card of a model how its training ended, and what it took.
 
-    Figures on whole cases come from a comparison.
+    Figures on whole cases come from a comparison. Memory is the most that the process of the last
+    attempt had; of a GPU what torch held, None on a CPU.
 
     Parameters
     ----------
@@ -57,12 +59,21 @@ def write_end(model: Path, epochs: int, course: Course, dice: float) -> None:
     course : Course
     dice : float
         Of the targets, after the last epoch.
+    parameters : int
+        Of the network.
     """
     card = read_json(model / "dataset.json")
     card["backsplit"] |= {
         "figures": {
             "Dice of the targets": f"{dice:.3f} (patches of the validation cases, last epoch)"
         },
-        "trained": {"epochs": epochs, "seconds": round(course.seconds), "ended": course.ended},
+        "trained": {
+            "epochs": epochs,
+            "seconds": round(course.seconds),
+            "ended": course.ended,
+            "parameters": parameters,
+            "peak_memory_bytes": peak_rss(),
+            "peak_gpu_bytes": peak_gpu_bytes(course.spec.device),
+        },
     }
     write_json(model / "dataset.json", card)

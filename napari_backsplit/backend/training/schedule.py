@@ -18,6 +18,10 @@ def lr_factor(spec: RunSpec, epoch: int, used: float | None = None) -> float:
     used : float, optional
         Share of a budget of time that is used as the epoch starts; the number of the epoch then
         says nothing.
+
+    Notes
+    -----
+    The cosine ends at `final_lr`, as torch's CosineAnnealingLR(T_max=epochs, eta_min=final_lr).
     """
     if used is not None:
         done = used
@@ -25,7 +29,9 @@ def lr_factor(spec: RunSpec, epoch: int, used: float | None = None) -> float:
         return (epoch + 1) / (spec.warmup_epochs + 1)
     else:
         done = (epoch - spec.warmup_epochs) / (spec.epochs - spec.warmup_epochs)
-    decays = {"poly": (1 - done) ** 0.9, "cosine": (1 + cos(pi * done)) / 2, "constant": 1.0}
+    end = spec.final_lr / spec.initial_lr
+    cosine = end + (1 - end) * (1 + cos(pi * done)) / 2
+    decays = {"poly": (1 - done) ** 0.9, "cosine": cosine, "constant": 1.0}
     return float(decays[spec.schedule])
 
 

@@ -14,6 +14,7 @@ import cc3d
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_backsplit.backend.pictures import (
     draw_outline,
@@ -95,7 +96,7 @@ class Album:
             return
         network = getattr(trainer.network, "_orig_mod", trainer.network)
         with trainer.precision():
-            classes = predict(network, self._view, trainer.device)
+            classes = predict(network, self._view, trainer.device, trainer.decisive)
         title = f"{self._view.case}, after epoch {epoch + 1}"
         picture = draw(self._view, np.isin(classes, trainer.targets), title)
         trainer.run.picture(picture, epoch, f"{title}, {self._view.place}")
@@ -169,8 +170,22 @@ def choose_view(
     )
 
 
-def predict(network: torch.nn.Module, view: View, device: torch.device) -> NDArray[np.int64]:
-    """Return the classes (y, x) that a network predicts in the slice of a view."""
+def predict(
+    network: torch.nn.Module,
+    view: View,
+    device: torch.device,
+    decisive: Callable[[Tensor], Tensor] = lambda logits: logits,
+) -> NDArray[np.int64]:
+    """Return the classes (y, x) that a network predicts in the slice of a view.
+
+    Parameters
+    ----------
+    network : Module
+    view : View
+    device : torch.device
+    decisive : callable
+        Outputs (1, K, ...) -> scores as many, whose argmax is the decision.
+    """
     trains = network.training
     network.eval()
     try:
@@ -178,7 +193,7 @@ def predict(network: torch.nn.Module, view: View, device: torch.device) -> NDArr
         with torch.no_grad(), torch.autocast("cuda", enabled=device.type == "cuda"):
             logits = network(patch)
         logits = logits[0] if isinstance(logits, list | tuple) else logits
-        classes = logits[0].argmax(0)
+        classes = decisive(logits)[0].argmax(0)
         shown: NDArray[np.int64] = classes.cpu().numpy()
         return shown if view.plane is None else shown[view.plane]
     finally:

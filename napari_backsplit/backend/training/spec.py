@@ -18,7 +18,7 @@ from pydantic import (
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.training.combinations import require_fit
-from napari_backsplit.backend.training.recipes import run_settings
+from napari_backsplit.backend.training.recipes import recipe_names, run_settings
 
 Arm = Literal["binary", "backsplit", "virtual", "virtual-set", "permuted", "blobs"]
 Configuration = Literal["2d", "3d_fullres", "3d_lowres"]
@@ -94,11 +94,12 @@ class RunSpec(_Frozen):
     supports: tuple[str, ...] = ()
     """Supports that the arm learns, in the project's order of priority; empty: all."""
     support_count: Annotated[int, Field(ge=1)] | None = None
-    """Learn only the first so many of these supports."""
+    """Learn only the first so many of these supports, in the order in which they are named; None:
+    all."""
     support_cases: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the cases whose supports are used, to see what partial supervision costs: drawn from
-    the seed, a smaller share among a larger one; at least one case to train on."""
-    missing: Missing = "label-set"
+    the seed by patient, a smaller share among a larger one; at least one patient to train on."""
+    missing: Annotated[Missing, Field(title="Missing support means")] = "label-set"
     """What a case without a support teaches there: background or that support (label-set), or
     plainly background, as in the BackSplit paper, which is wrong wherever the support is."""
     masks: Literal["accepted", "unreviewed"] = "accepted"
@@ -142,7 +143,7 @@ class RunSpec(_Frozen):
     weighting is compared; or adaptive wing, for soft labels."""
     inverse_weighting: bool = False
     """Weight each voxel inversely to the volume of its lesion in the patch, so that small lesions
-    count."""
+    count: connected parts of all targets together, and all else, supports too, as one more."""
     labels: Literal["hard", "soft"] = "hard"
     """Learn one class per voxel, or how much of the voxel is the target (SoftSeg), by regression:
     nothing is rounded after resampling and augmentation."""
@@ -226,8 +227,12 @@ class RunSpec(_Frozen):
     @classmethod
     def _from_recipes(cls, values: Any) -> Any:
         """Take what the recipes set where nothing else is said."""
-        names = values.get("recipe") if isinstance(values, dict) else None
-        return {**run_settings(names), **values} if names else values
+        given: Any = values.get("recipe") if isinstance(values, dict) else None
+        several = isinstance(given, list | tuple) and all(isinstance(name, str) for name in given)
+        if not several and not isinstance(given, str):
+            return values
+        names = recipe_names(given)
+        return {**run_settings(names), **values, "recipe": names}
 
     @field_validator("until", mode="before")
     @classmethod
@@ -292,8 +297,12 @@ FINETUNE: dict[str, float | int] = {"epochs": 250, "target_dice_share": 0.5}
 for the targets, whose share would otherwise fall with every support. It learns at the rate that
 its baseline did, not at a tenth of it: see docs/adr/0006-the-fine-tune.md."""
 
-LEARNING = ("optimiser", "initial_lr", "weight_decay")
+LEARNING = ("optimiser", "epsilon", "initial_lr", "weight_decay", "loss", "inverse_weighting",
+            "labels", "activation", "round_labels")  # fmt: skip
 """What a fine-tune takes over from its baseline's training."""
+
+NETWORK = ("architecture", "width", "deep_supervision")
+"""What a run that starts from a model takes over of its network."""
 
 MANY_SUPPORTS = 3
 """A fine-tune with more supports is warned of: with nine the paper saw no gain (App. J)."""

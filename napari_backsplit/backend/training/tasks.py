@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import atomic_path, read_json
-from napari_backsplit.backend.fusion.cases import admitted, project_scheme
-from napari_backsplit.backend.geometry import axis_codes
 from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Picture, Progress
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.project.recipes import sources_of
-from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, left_out, what_enters
+from napari_backsplit.backend.training.architectures import features, needs, with_architecture
+from napari_backsplit.backend.training.arms import ArmScheme, what_enters
+from napari_backsplit.backend.training.card import (
+    baseline_record,
+    data_record,
+    licences,
+    orientations,
+    trained_epochs,
+)
+from napari_backsplit.backend.training.environment import set_environment
 from napari_backsplit.backend.training.label_names import renamed_labels
+from napari_backsplit.backend.training.run_scheme import run_scheme
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
+from napari_backsplit.backend.training.support_checks import require_taught
 from napari_backsplit.backend.training.time_budget import require_time_left
 from napari_backsplit.backend.training.trackers import Trackers, require_tracker
 
@@ -28,7 +33,6 @@ LEARNT = 0.5
 """Dice on validation patches from which a support counts as learnt."""
 
 if TYPE_CHECKING:
-    from napari_backsplit.backend.training.prepare import PlanSet
     from napari_backsplit.backend.training.trainer import BackSplitTrainer
 
 
@@ -58,7 +62,7 @@ def run_plan(context: JobContext) -> dict[str, Any]:
         "spacing_mm": configuration["spacing"],
         "patch_size": configuration["patch_size"],
         "batch_size": configuration["batch_size"],
-        "features": configuration["architecture"]["arch_kwargs"]["features_per_stage"],
+        "features": features(configuration),
         "vanished_lesions": lost,
     }
 
@@ -75,7 +79,7 @@ def run_train(context: JobContext) -> dict[str, Any]:
     """
     spec = _counted(context, RunSpec.model_validate(context.params["run"]))
     require_tracker(spec.tracker)
-    _set_environment(spec)
+    set_environment(spec)
     from napari_backsplit.backend.training.trainer import LATEST
 
     model = context.folder / "model"
@@ -109,46 +113,28 @@ def _followed(context: JobContext) -> str | None:
     return RunSpec.model_validate(context.params["run"]).same_epochs_as
 
 
-def trained_epochs(model: Path) -> int:
-    """Return for how many epochs a model was trained, as its card or its checkpoint says.
-
-    Raises
-    ------
-    InputError
-        There is no such model, or its training has not ended.
-    """
-    folder = ModelFolder.open(model)
-    trained = folder.card.get("trained")
-    if trained:
-        return int(trained["epochs"])
-    from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
-
-    return int(load_checkpoint(next(iter(folder.checkpoints.values())))["current_epoch"])
-
-
 def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return plans and dataset.json of the run, its arm prepared from the masks as they are."""
     from napari_backsplit.backend.training import prepare
 
     with _snapshot(context) as project:
         plan_set = prepare.open_plan_set(project, spec.plan_set)
-        scheme = _scheme(project, spec, plan_set)
-        for text in what_enters(project, scheme, plan_set.cases):
-            context.report(Note(level="warning", text=text))
-        require_all_to_join(spec, len(scheme.supports))
-        plan_set, name = prepare.prepare_arm(project, plan_set, scheme, _Steps(context))
+        fold = prepare.folds_of(plan_set, spec.fold)
+        scheme = run_scheme(project, spec, plan_set.cases, fold)
+        _require_taught(context, project, spec, scheme, plan_set.cases, fold[0])
+        soft = spec.labels == "soft"
+        plan_set, name = prepare.prepare_arm(project, plan_set, scheme, _Steps(context), soft=soft)
         record = {
-            "data": _data_record(project, plan_set, spec),
-            "licences": _licences(project, scheme, plan_set.cases),
+            "data": data_record(project, plan_set.cases, fold),
+            "licences": licences(project, scheme, plan_set.cases),
             "masks": read_json(plan_set.raw(name) / "sources.json"),
-            "orientations": _orientations(project, plan_set.cases),
+            "orientations": orientations(project, plan_set.cases),
         }
-    plans = plan_set.plans(name)
-    (configuration,) = plans["configurations"].values()
-    for key in ("batch_size", "patch_size"):
-        value = getattr(spec, key)
-        if value is not None:
-            configuration[key] = value if isinstance(value, int) else list(value)
+    plans, notes = with_architecture(
+        plan_set.plans(name), plan_set.spec.configuration, spec, plan_set.spec
+    )
+    for text in notes:
+        context.report(Note(level="info", text=text))
     dataset_json = read_json(plan_set.preprocessed(name) / "dataset.json")
     dataset_json.pop("dataset")
     dataset_json["backsplit"] |= {
@@ -156,24 +142,26 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
         "plan_set": spec.plan_set,
         **record,
         "versions": context.spec.versions,
-        "baseline": _baseline_record(context, spec),
+        "baseline": baseline_record(context, spec),
     }
     return plans, dataset_json
 
 
-def _scheme(project: Project, spec: RunSpec, plan_set: PlanSet) -> ArmScheme:
-    """Return the scheme of a run's arm, with its share of the cases and of the supports."""
-    from napari_backsplit.backend.training.prepare import folds_of
-
-    cases = plan_set.cases
-    out: tuple[str, ...] = ()
-    if spec.support_cases < 1:
-        training, validation = folds_of(plan_set, spec.fold)
-        others = [case for case in validation if case not in training]
-        out = left_out(spec.support_cases, [training, others], spec.seed)
-    supports = spec.supports or project_scheme(project).supports
-    chosen = supports[: spec.support_count]
-    return arm_scheme(project, spec.arm, chosen, cases, spec.masks, out, spec.missing)
+def _require_taught(
+    context: JobContext,
+    project: Project,
+    spec: RunSpec,
+    scheme: ArmScheme,
+    cases: Sequence[str],
+    training: Sequence[str],
+) -> None:
+    """Refuse supports that cannot be learnt; tell who follows the run what they should know."""
+    for text in what_enters(project, scheme, cases):
+        context.report(Note(level="warning", text=text))
+    require_all_to_join(spec, len(scheme.supports))
+    for check in require_taught(project, spec, scheme, cases, training):
+        level: Literal["info", "warning"] = "warning" if check.level == "warned" else "info"
+        context.report(Note(level=level, text=check.text))
 
 
 def _read_model(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -208,6 +196,9 @@ def run_export(context: JobContext) -> dict[str, Any]:
         zip=params["zip"],
         checkpoint=params["checkpoint"],
     )
+    needed = needs(ModelFolder.open(context.path(params["model"])).settings)
+    if needed:
+        context.report(Note(level="warning", text=needed))
     return {"export": f"jobs/{context.folder.name}/{destination.name}"}
 
 
@@ -224,68 +215,6 @@ class _Steps:
             self.phase = what
             self.context.report(Phase(name=what))
         self.context.report(Progress(done=done, total=total, text=what))
-
-
-def _set_environment(spec: RunSpec) -> None:
-    """Set what nnU-Net and torch read once, at import; this process is the job's own."""
-    os.environ["nnUNet_n_proc_DA"] = str(spec.workers)
-    os.environ["nnUNet_compile"] = str(spec.compile)
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the numbers of nvidia-smi
-    device, _, index = spec.device.partition(":")
-    if device == "cuda" and index:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _visible(int(index))
-    import torch
-
-    torch.set_num_threads(spec.threads)
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available[device]:
-        usable = ", ".join(name for name, there in available.items() if there)
-        raise InputError(f"This machine has no device {spec.device!r}.", f"Choose from: {usable}.")
-
-
-def _visible(index: int) -> str:
-    """Return the GPU that cuda:<index> means among those the environment leaves; "" for none."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return str(index)
-    return dict(enumerate(named.replace(" ", "").split(","))).get(index, "")
-
-
-def _data_record(project: Project, plan_set: PlanSet, spec: RunSpec) -> dict[str, Any]:
-    """Return what the model sees: case -> SHA-256 of its first channel, by role."""
-    from napari_backsplit.backend.training.prepare import folds_of
-
-    training, validation = folds_of(plan_set, spec.fold)
-    channel = project.schema.channels[0].name
-    hashes = {case: project.case(case).images[channel].sha256 for case in plan_set.cases}
-    return {
-        "training": {case: hashes[case] for case in training},
-        "validation": {case: hashes[case] for case in validation if case not in training},
-    }
-
-
-def _orientations(project: Project, cases: Sequence[str]) -> dict[str, int]:
-    """Return which way the images lie that a run learns from: axes such as LPS -> cases."""
-    return dict(Counter(axis_codes(project.geometry(case)) for case in cases))
-
-
-def _licences(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> dict[str, list[str]]:
-    """Return under which licences the masks stand that a run learns from."""
-    found = {
-        name: {
-            record.licence
-            for source in sources_of(name, project.schema.recipes)
-            for case in cases
-            if admitted(project, case, source, scheme.admit)
-            and (record := project.provenance(case, source))
-        }
-        for name in (*scheme.targets, *scheme.supports)
-    }
-    return {name: sorted(known - {""}) for name, known in found.items() if known - {""}}
 
 
 class _Curves:
@@ -354,21 +283,6 @@ def _keep_picture(context: JobContext, image: bytes, epoch: int, text: str) -> N
     context.report(Picture(file=name, step=epoch, text=text))
 
 
-def _baseline_record(context: JobContext, spec: RunSpec) -> dict[str, Any] | None:
-    """Return which model a fine-tune starts from, and what that one had seen, if it says so."""
-    if spec.baseline is None:
-        return None
-    model = ModelFolder.open(
-        context.path(spec.baseline), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
-    )
-    return {
-        "model": spec.baseline,
-        "hashes": model.hashes(),
-        **{key: model.card.get(key) for key in ("data", "run", "baseline")},
-        "exported_checkpoint": model.card.get("exported_checkpoint", "checkpoint_final.pth"),
-    }
-
-
 def _start(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec, latest: Path) -> None:
     """Put the weights of the last checkpoint, or of the baseline, into the network."""
     from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
@@ -384,7 +298,7 @@ def _start(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec, latest
 
 def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec) -> None:
     from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
-    from napari_backsplit.backend.training.head_split import HEAD, split_head
+    from napari_backsplit.backend.training.head_split import is_head, split_head
 
     model = ModelFolder.open(
         context.path(str(spec.baseline)), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
@@ -395,7 +309,7 @@ def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec
     weights = load_checkpoint(checkpoint, state=False)["network_weights"]
     if spec.head == "random":
         fresh = getattr(trainer.network, "_orig_mod", trainer.network).state_dict()
-        weights = {**weights, **{key: value for key, value in fresh.items() if HEAD in key}}
+        weights = {**weights, **{key: value for key, value in fresh.items() if is_head(key)}}
     else:
         weights = split_head(weights, old, new, spec.split_offset, spec.split_noise)
     trainer.start_from(weights)

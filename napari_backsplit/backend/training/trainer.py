@@ -20,10 +20,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.training.checkpointing import write_checkpoint
+from napari_backsplit.backend.training.architectures import has_levels
+from napari_backsplit.backend.training.checkpointing import restore, state_of, write_checkpoint
 from napari_backsplit.backend.training.class_counts import class_counts, pooled_dice
 from napari_backsplit.backend.training.course import Course
-from napari_backsplit.backend.training.losses import StagedLoss, membership_table
+from napari_backsplit.backend.training.loading import patch_loaders, to_device, wanted_extra
+from napari_backsplit.backend.training.losses import deciding, make_loss, membership_table
 from napari_backsplit.backend.training.optimisers import Schedule, descend, make_optimiser
 from napari_backsplit.backend.training.run import Run, write_end
 from napari_backsplit.backend.training.schedule import joined_supports, support_weight
@@ -33,6 +35,7 @@ from napari_backsplit.backend.training.seeds import (
     seed_everything,
 )
 from napari_backsplit.backend.training.snapshot import Album
+from napari_backsplit.backend.training.soft_labels import ENDING
 from napari_backsplit.backend.training.stopwatch import WAITING
 
 LATEST = "checkpoint_latest.pth"
@@ -68,6 +71,7 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         self.num_val_iterations_per_epoch = spec.validation_iterations
         self.num_epochs = spec.epochs
         self.save_every = spec.checkpoint_every
+        self.enable_deep_supervision = self._levels and spec.deep_supervision is not False
         scheme = dataset_json["backsplit"]
         self.targets = [dataset_json["labels"][name] for name in scheme["targets"]]
         self.label_sets: list[list[int]] = scheme["label_sets"]
@@ -96,14 +100,21 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ what is trained
 
+    @property
+    def _levels(self) -> bool:
+        """Whether the network has coarser outputs to train."""
+        return has_levels(self.configuration_manager.configuration)
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch the coarser outputs of a network that has them."""
+        if self._levels:
+            super().set_deep_supervision_enabled(enabled)
+
     def _build_loss(self) -> torch.nn.Module:
         table = membership_table(self.label_manager.num_segmentation_heads, self.label_sets)
-        loss = self.staged_loss = StagedLoss(
-            table,
-            self.configuration_manager.batch_dice,
-            len(self.targets),
-            self.run.spec.target_dice_share,
-        ).to(self.device)
+        batch_dice = self.configuration_manager.batch_dice
+        loss = make_loss(self.run.spec, table, batch_dice, len(self.targets)).to(self.device)
+        self.staged_loss = loss
         if not self.enable_deep_supervision:
             return loss
         scales = np.array([1 / 2**i for i in range(len(self._get_deep_supervision_scales()))])
@@ -119,6 +130,21 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
             if isinstance(transform, SpatialTransform):
                 transform.mode_seg = "nearest"
         return pipeline
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Return the cases to train on and those held out; a case's soft labels are no case."""
+        training, held_out = super().do_split()
+        return [c for c in training if not c.endswith(ENDING)], [
+            c for c in held_out if not c.endswith(ENDING)
+        ]
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """Return what draws training and validation batches: nnU-Net's own, where that will do."""
+        extra = wanted_extra(self)
+        if extra is not None:
+            return patch_loaders(self, extra)
+        loaders: tuple[Any, Any] = super().get_dataloaders()
+        return loaders
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Return the spec's optimiser and schedule; the output layers may learn at another rate."""
@@ -171,10 +197,10 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         """Train on a batch, in nnU-Net's own arithmetic, with the passes timed."""
         with self.precision():
             with self.course.watch.part("forward"):
-                data, target = self._moved(batch)
+                data, target, *extra = to_device(batch, self.device)
                 self.optimizer.zero_grad(set_to_none=True)
                 with torch.autocast("cuda", enabled=self.device.type == "cuda"):
-                    loss = self.loss(self.network(data), target)
+                    loss = self.loss(self.network(data), target, *extra)
             with self.course.watch.part("backward"):
                 descend(loss, self.network, self.optimizer, self.grad_scaler)
                 value = loss.detach().cpu().numpy()
@@ -185,28 +211,25 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
             )
         return {"loss": value}
 
-    def _moved(self, batch: dict[str, Any]) -> tuple[Tensor, Any]:
-        """Return a batch on the device."""
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        if isinstance(target, list):
-            return data, [level.to(self.device, non_blocking=True) for level in target]
-        return data, target.to(self.device, non_blocking=True)
-
     def precision(self) -> torch.autocast:
         """Return the context in which a CPU computes as the spec says."""
         bfloat16 = self.device.type == "cpu" and self.run.spec.precision == "bfloat16"
         return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
 
+    def decisive(self, logits: Tensor) -> Tensor:
+        """Return outputs (b, K, ...) whose argmax is the decision; with soft labels, the shares."""
+        spec = self.run.spec
+        return deciding(logits, spec.activation) if spec.labels == "soft" else logits
+
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Count the foreground classes' voxels of a batch, where they are known."""
-        data, target = self._moved(batch)
+        data, target, *extra = to_device(batch, self.device)
         with self.precision(), torch.autocast("cuda", enabled=self.device.type == "cuda"):
             output = self.network(data)
-            loss = self.loss(output, target)
+            loss = self.loss(output, target, *extra)
         logits = output[0] if isinstance(output, list | tuple) else output
         codes = target[0] if isinstance(target, list) else target
-        counts = class_counts(logits, codes[:, 0], self.label_sets)
+        counts = class_counts(self.decisive(logits), codes[:, 0], self.label_sets)
         return {"loss": loss.detach().cpu().numpy(), **counts}
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
@@ -301,7 +324,8 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
         if self.course.ended:
             self.run.note("info", self.course.ended)
         dice = self.logger.get_value("mean_fg_dice", step=-1)
-        write_end(self.run.folder, self.current_epoch, self.course, dice)
+        parameters = sum(weights.numel() for weights in self.network.parameters())
+        write_end(self.run.folder, self.current_epoch, self.course, dice, parameters)
         super().on_train_end()
         self.logger.plot_progress_png(self.output_folder)
 
@@ -318,35 +342,13 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
     def save_checkpoint(self, filename: str) -> None:
         """Replace a checkpoint atomically, after a look at the free space.
 
-        trainer_name is nnUNetTrainer: the architecture is nnU-Net's own, and stock nnU-Net loads
-        the file without this package.
-
         Raises
         ------
         OSError
             ENOSPC: the disk has no room for it; earlier checkpoints are as they were.
         """
         with self.course.watch.part("checkpoint"):
-            write_checkpoint(Path(filename), self._checkpoint())
-
-    def _checkpoint(self) -> dict[str, Any]:
-        network = getattr(self.network, "_orig_mod", self.network)
-        scaler = self.grad_scaler
-        return {
-            "network_weights": network.state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": {**self.my_init_kwargs, "device": str(self.device)},
-            "trainer_name": "nnUNetTrainer",
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "backsplit": {
-                "run": self.run.spec.model_dump(mode="json"),
-                "course": self.course.state(),
-            },
-        }
+            write_checkpoint(Path(filename), state_of(self))
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Start from a baseline's weights, its head already split to this run's classes.
@@ -367,15 +369,7 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint of this run, as the safe loader gives it."""
-        network = getattr(self.network, "_orig_mod", self.network)
-        network.load_state_dict(checkpoint["network_weights"])
-        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
-        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
-        self.logger.load_checkpoint(checkpoint["logging"])
-        self.current_epoch = checkpoint["current_epoch"]
-        self._best_ema = checkpoint["_best_ema"]
-        self.course.restore(checkpoint["backsplit"].get("course", {}))
+        restore(self, checkpoint)
 
 
 def trainer_for(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +20,18 @@ from napari_backsplit.backend.prediction.archive import unpack_zip
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.prediction.trust import check_plans
 from napari_backsplit.backend.project import ProjectReader
+from napari_backsplit.backend.training.architectures import (
+    RESIDUAL,
+    monai_name,
+    with_architecture,
+)
 from napari_backsplit.backend.training.checks import Wanted
-from napari_backsplit.backend.training.spec import PLANS_NAME, WITH_SUPPORTS, RunSpec
+from napari_backsplit.backend.training.run_scheme import supports_of
+from napari_backsplit.backend.training.spec import PLANS_NAME, PlanSpec, RunSpec
 
 _MEASURED = ("batch_size", "patch_size", "architecture", "batch_dice", "normalization_schemes")
 _SAME = {"epochs", "initial_lr", "seed", "fold", "plan_set", "supports", "masks", "arm",
+         "recipe", "support_count", "support_cases", "missing", "epsilon", "final_lr", "schedule",
          "baseline", "baseline_checkpoint", "label_mapping", "tracker"}  # fmt: skip
 _IN_THE_WAY: Mapping[str, Any] = {
     "hours": None,
@@ -38,6 +45,13 @@ _IN_THE_WAY: Mapping[str, Any] = {
     "freeze_encoder_epochs": 0,
     "warmup_epochs": 0,
 }
+_HARD: Mapping[str, Any] = {
+    "labels": "hard",
+    "activation": "softmax",
+    "loss": "dice-ce",
+    "round_labels": False,
+}
+"""What is measured in place of soft labels, which random images do not have."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,16 @@ class Workload:
     Attributes
     ----------
     plans : dict
-        nnU-Net's plans with one configuration, patch and batch as the run has them; their names
-        have passed the trust check.
+        nnU-Net's plans with one configuration, network, patch and batch as the run has them; their
+        names have passed the trust check. A residual encoder is planned by nnU-Net, in the
+        process that measures: until then they are the plan set's.
     spec : RunSpec
         The run, without what only matters for a whole training.
     channels : int
     targets, supports : tuple of str
         The classes beside the background.
+    chosen : PlanSpec
+        What a person chose of the plan set.
     """
 
     plans: dict[str, Any]
@@ -61,6 +78,15 @@ class Workload:
     channels: int
     targets: tuple[str, ...]
     supports: tuple[str, ...]
+    chosen: PlanSpec = field(default_factory=PlanSpec)
+
+    def at_patch(self, patch: Sequence[int] | None) -> Workload:
+        """Return it with the patch that a probe found; a residual encoder plans its own."""
+        if not patch:
+            return self
+        ((name, configuration),) = self.plans["configurations"].items()
+        configurations = {name: {**configuration, "patch_size": list(patch)}}
+        return replace(self, plans={**self.plans, "configurations": configurations})
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -98,11 +124,20 @@ class Workload:
             "channels": self.channels,
             "classes": self.classes,
             "device": device_title,
-            "versions": [_version(name) for name in ("torch", "nnunetv2")],
+            "versions": [_version(name) for name in ("torch", "nnunetv2", *self._packages)],
+            **({"chosen": self.chosen.model_dump(mode="json")} if self._to_be_planned else {}),
             "cores": os.cpu_count(),
         }
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    @property
+    def _packages(self) -> tuple[str, ...]:
+        return ("monai",) if monai_name(self.configuration) else ()
+
+    @property
+    def _to_be_planned(self) -> bool:
+        return self.spec.architecture in RESIDUAL
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain JSON, for the process that measures it."""
@@ -112,6 +147,7 @@ class Workload:
             "channels": self.channels,
             "targets": self.targets,
             "supports": self.supports,
+            "chosen": self.chosen.model_dump(mode="json"),
         }
 
     @classmethod
@@ -124,6 +160,7 @@ class Workload:
             channels=value["channels"],
             targets=tuple(value["targets"]),
             supports=tuple(value["supports"]),
+            chosen=PlanSpec.model_validate(value["chosen"]),
         )
 
 
@@ -148,24 +185,36 @@ def workload(project: ProjectReader, wanted: Wanted) -> Workload | None:
     if plans is None:
         return None
     check_plans(plans)
-    run = wanted.run
-    schema = project.schema
-    supports = run.supports or tuple(s.name for s in schema.fused_supports)
+    run, schema = wanted.run, project.schema
+    made = plan_set_of(project.folder, run.plan_set)
     extra = ("virtual",) if run.arm in ("virtual", "virtual-set") else ()
+    measured = {**_IN_THE_WAY, **(_HARD if run.labels == "soft" else {})}
     return Workload(
-        plans=_of_run(plans, run),
-        spec=run.model_copy(update=_IN_THE_WAY),
+        plans=plans_of_run(plans, run)[0],
+        spec=run.model_copy(update=measured),
         channels=len(schema.channels),
         targets=schema.target_names,
-        supports=supports if run.arm in WITH_SUPPORTS else extra,
+        supports=supports_of(project, run) or extra,
+        chosen=PlanSpec.model_validate(made.spec) if made else PlanSpec(),
     )
 
 
-def _of_run(plans: Mapping[str, Any], run: RunSpec) -> dict[str, Any]:
+def plans_of_run(plans: Mapping[str, Any], run: RunSpec) -> tuple[dict[str, Any], list[str]]:
+    """Return the plans as a run trains them, and what is other than planned.
+
+    A residual encoder is planned by the process that trains it: it needs nnU-Net.
+
+    Raises
+    ------
+    InputError
+        The network does not go with the plans or with the patch, or its package is missing.
+    """
     ((name, configuration),) = plans["configurations"].items()
+    if run.architecture not in RESIDUAL:
+        return with_architecture(plans, name, run)
     own = {"batch_size": run.batch_size, "patch_size": run.patch_size and list(run.patch_size)}
     changed = {key: value for key, value in own.items() if value is not None}
-    return {**plans, "configurations": {name: {**configuration, **changed}}}
+    return {**plans, "configurations": {name: {**configuration, **changed}}}, []
 
 
 def known_plans(project_folder: Path, wanted: Wanted) -> dict[str, Any] | None:

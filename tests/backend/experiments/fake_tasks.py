@@ -9,11 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import write_json
 from napari_backsplit.backend.jobs import JobContext
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.volume import Volume, read_mask, write_volume
 
-TASKS = {name: f"fake_tasks:{name}" for name in ("plan", "train", "predict", "compare")}
+TASKS = {name: f"fake_tasks:{name}" for name in ("plan", "train", "predict", "compare", "segment")}
 
 
 def plan(context: JobContext) -> dict[str, Any]:
@@ -32,6 +36,22 @@ def train(context: JobContext) -> dict[str, Any]:
         context.checkpoint()
         time.sleep(0.02)
     return {"model": f"jobs/{context.folder.name}/model"}
+
+
+def segment(context: JobContext) -> dict[str, Any]:
+    """Answer every click with an empty mask, on the grid of the support."""
+    params, rows = context.params, []
+    with Project.open(context.project_folder, read_only=True) as project:
+        for case in params["cases"]:
+            for name in params["structures"]:
+                volume = read_mask(project.mask_path(case, name) or Path())
+                place = context.folder / "masks" / case / f"{name}.nii.gz"
+                write_volume(Volume(np.zeros_like(volume.array), volume.geometry), place)
+                write_json(place.with_name(f"{name}.json"), {"engine": params["engine"]})
+                rows.append({"case": case, "structure": name, "state": "segmented"})
+    means = [{"structure": name, "dice_mean": 0.5} for name in params["structures"]]
+    write_json(context.folder / "segment.json", {"rows": rows, "summary": means})
+    return {"masks": f"jobs/{context.folder.name}/masks"}
 
 
 def predict(context: JobContext) -> dict[str, Any]:

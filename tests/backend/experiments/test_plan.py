@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.experiments.plan import built_in_plans, read_plan
+from napari_backsplit.backend.experiments.plan_files import built_in_plans, read_plan
+from napari_backsplit.backend.experiments.published import published
 from napari_backsplit.cli.demo import PLAN, PREDICTION, demo_arms
 
 HEAD = """
@@ -68,7 +69,7 @@ ERRORS = {
         "the control 'binary' is none of the arms ours",
     ),
     "twice the same name": (HEAD + DATA + ARMS + ARMS, "the arm 'binary' is there twice"),
-    "one arm": (HEAD + DATA + OTHER, "arms .*at least 2 items"),
+    "one arm": (HEAD + DATA + OTHER, "arms: there should be at least 2 items"),
     "a step's name": (HEAD + DATA + ARMS + '[[arms]]\nname = "plan"', "cannot be named 'plan'"),
     "a bad field of a run": (
         HEAD + DATA + ARMS + OTHER + "run = { epochs = 0 }",
@@ -96,6 +97,32 @@ ERRORS = {
         HEAD + DATA + "[prediction]\nprobabilites = true" + ARMS,
         "prediction has no 'probabilites', only",
     ),
+    "a plan set that is not there": (
+        HEAD + DATA + ARMS + OTHER + 'plan = "flat"',
+        "the arm 'other' is of the plan 'flat', none of",
+    ),
+    "clicks that nobody makes": (
+        HEAD + DATA + ARMS + OTHER + "clicks = 7",
+        "the arm 'other' has 7 clicks, which clicks lacks",
+    ),
+    "two sources": (
+        HEAD + "clicks = [7]" + DATA + ARMS + OTHER + "clicks = 7\nsource = 'ts'",
+        "the arm 'other' has both clicks and a source",
+    ),
+    "recipes that exclude one another": (
+        HEAD + DATA + ARMS + OTHER + 'run = { recipe = ["dice", "ce"] }',
+        "the run of the arm 'other': the recipes dice and ce do not combine",
+    ),
+    "guided folds": (
+        HEAD + "folds = [0, 1]" + DATA + ARMS + OTHER + "run = { patience = 3 }",
+        "patience cannot be set for a run in a cross-validation",
+    ),
+    "a fold's name": (HEAD + DATA + ARMS + '[[arms]]\nname = "a, fold 1"', "cannot be named"),
+    "a misspelt comparison": (
+        HEAD + DATA + "[comparison]\ntolerance = 1" + ARMS,
+        "comparison has no 'tolerance', only",
+    ),
+    "an unknown base": (HEAD + 'base = "x"' + DATA + ARMS, "there is no base 'x', only paper"),
     "no TOML": (HEAD + "[", "is not TOML"),
 }
 
@@ -118,6 +145,75 @@ def test_a_plan_that_is_not_there() -> None:
 def test_the_built_in_plans(plan: Any) -> None:
     assert read_plan(plan.name) == plan
     assert len(plan.study_arms(1)) == len(plan.arms)
+
+
+@pytest.mark.parametrize("plan", built_in_plans(), ids=lambda plan: plan.name)
+def test_every_built_in_plan_runs_on_a_project_too(plan: Any, tmp_path: Path) -> None:
+    own = plan.on_project(tmp_path).with_draws((5,)).with_run(epochs=30)
+    assert (own.data.kind, own.data.draws, own.project) == ("project", (5,), None)
+    assert {arm.name for arm in own.arms} == {arm.name for arm in plan.arms}
+    if plan.layout and plan.layout.published:
+        assert list(published(plan.layout.published).numbers())
+    if plan.project:
+        assert own.plan.features is None, "the paper's network, not the small one"
+        for arm in own.arms:
+            assert own.spec(arm, 5).epochs == arm.run.get("epochs", 30)
+
+
+def test_there_is_a_plan_for_each_table_and_figure_of_the_paper() -> None:
+    names = {plan.name for plan in built_in_plans()}
+    assert names >= {f"table-{number}" for number in range(1, 13)}
+    assert names >= {"figure-3-left", "figure-3-right", "figure-4", "figure-5", "figure-6"}
+    assert names >= {"inverse-weighting", "softseg", "controls"}
+
+
+def test_the_trainings_behind_the_pages_are_what_was_run() -> None:
+    """What a plan says of layout and project changes no finished run of its phantoms."""
+    plan = read_plan("controls")
+    assert plan.data.draws == (301, 302, 303, 304, 305)
+    assert plan.comparison == {}
+    assert plan.plan.name == "own"
+    assert all(arm.plan is None and not arm.after for arm in plan.study_arms(301))
+
+
+def test_tables_share_their_runs_on_a_project(tmp_path: Path) -> None:
+    eight, nine = (read_plan(name).on_project(tmp_path) for name in ("table-8", "table-9"))
+    assert eight.plan == nine.plan
+    assert eight.study_arms(0)[0].run == nine.study_arms(0)[0].run
+
+
+def test_plan_sets_of_arms(tmp_path: Path) -> None:
+    plans = "[plans.flat]\nconfiguration = '2d'\npatch_size = [32, 32]\n"
+    other = OTHER + "plan = 'flat'\n[[arms]]\nname = 'slices'\nrun = { recipe = ['2d'] }"
+    plan = read_plan(write(tmp_path, HEAD + DATA + "[plan]\nfolds = 3\n" + plans + ARMS + other))
+    binary, _, flat, slices = plan.study_arms(1)
+    assert binary.plan is None
+    assert flat.plan is not None
+    assert (flat.plan.name, flat.plan.patch_size, flat.plan.folds) == ("flat", (32, 32), 3)
+    assert slices.plan is not None
+    assert (slices.plan.name, slices.plan.configuration) == ("2d", "2d")
+    own = plan.on_project(tmp_path)
+    assert [arm.plan.name for arm in own.study_arms(1)[2:] if arm.plan] == ["mine-flat", "mine-2d"]
+
+
+def test_arms_learn_the_supports_of_their_source(tmp_path: Path) -> None:
+    arms = "[[arms]]\nname = '7'\nclicks = 7\n[[arms]]\nname = 'ts'\nsource = 'ts'\n"
+    plan = read_plan(write(tmp_path, HEAD + "clicks = [7]\n" + DATA + ARMS + arms))
+    known = ("kidney", "liver", "kidney-ts", "liver-ts", "kidney-7-clicks")
+    _, ours, clicked, ts = plan.study_arms(1, known)
+    assert ours.run.supports == ("kidney", "liver")
+    assert (clicked.run.supports, clicked.after) == (
+        ("kidney-7-clicks", "liver-7-clicks"),
+        "7 clicks",
+    )
+    assert ts.run.supports == ("kidney-ts", "liver-ts")
+
+
+def test_arms_that_ask_for_more_supports_than_there_are_can_be_left_out() -> None:
+    kept, left_out = read_plan("figure-4").for_supports(2)
+    assert "1 support" in {arm.name for arm in kept.arms}
+    assert "7 supports" in left_out
+    assert not {arm.name for arm in kept.arms} & set(left_out)
 
 
 def test_the_phantom_begins_as_the_demo() -> None:

@@ -73,6 +73,19 @@ def test_volumes_are_in_ml(project):
     assert rows["kidney"].median_ml == 0.0
 
 
+def test_a_soft_mask_that_does_not_fit_its_target_is_told(project):
+    agreed = project.mask("case_001", "lesion").astype(np.float32) * 0.75
+    project.set_soft_mask("case_001", "lesion", agreed, {})
+    assert found(project, "soft") == []
+    project.set_soft_mask("case_001", "lesion", agreed[::-1].copy(), {}, replace=True)
+    path = project.set_soft_mask("case_002", "lesion", agreed, {})
+    write_volume(Volume(100 * agreed, GRID), path)
+    assert found(project, "soft") == [
+        ("case_002", "lesion", "error"),
+        ("case_001", "lesion", "warning"),
+    ]
+
+
 def test_missing_masks_are_told(project):
     assert found(project, "unlabelled") == [("case_003", "lesion", "warning")]
     assert found(project, "partial") == [(f"case_00{i}", "kidney", "info") for i in (1, 2, 3)]

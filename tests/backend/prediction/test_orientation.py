@@ -20,7 +20,7 @@ from napari_backsplit.backend.prediction.orientation import Turn, turn_between
 from napari_backsplit.backend.prediction.tasks import predict_files
 from napari_backsplit.backend.prediction.written import write_array
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training.tasks import _orientations
+from napari_backsplit.backend.training.card import orientations
 from napari_backsplit.backend.volume import read_geometry
 
 ALL = [
@@ -145,5 +145,5 @@ def test_a_training_keeps_which_way_its_images_lie(tiny: Any, tmp_path: Path) ->
             path = tiny.write_image(tmp_path / f"{seed}.nii.gz", seed=seed)
             sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), codes), str(path))
             project.add_case({"MR": path})
-        kept = _orientations(project, list(project.schema.cases))
+        kept = orientations(project, list(project.schema.cases))
     assert kept == {"LPS": 2, "RAS": 1}

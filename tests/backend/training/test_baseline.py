@@ -11,7 +11,7 @@ from napari_backsplit.backend.errors import InputError, UntrustedModelError
 from napari_backsplit.backend.files import link_or_copy, read_json, write_json
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training import baseline, tasks
+from napari_backsplit.backend.training import baseline, environment
 from napari_backsplit.backend.training.baseline import (
     adopt_model,
     find_baseline,
@@ -89,11 +89,11 @@ def test_a_gpu_is_counted_among_those_the_environment_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert tasks._visible(1) == "1"
+    assert environment.visible_gpu(1) == "1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 6")
-    assert [tasks._visible(index) for index in range(3)] == ["4", "6", ""]
+    assert [environment.visible_gpu(index) for index in range(3)] == ["4", "6", ""]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert tasks._visible(0) == ""
+    assert environment.visible_gpu(0) == ""
 
 
 def test_plans_that_name_code_are_refused_before_anything_is_taken(
@@ -154,8 +154,10 @@ def test_labels_follow_names_or_the_only_pair() -> None:
 
 
 def test_a_fine_tune_takes_over_how_its_baseline_learnt(foreign: Path, sample: Path) -> None:
-    run = RunSpec(optimiser="adamw", initial_lr=3e-3, weight_decay=0.01).model_dump(mode="json")
+    learnt = {"optimiser": "adamw", "initial_lr": 3e-3, "weight_decay": 0.01, "loss": "focal"}
+    run = RunSpec(**learnt, epochs=3).model_dump(mode="json")
     tiny_model.write_model(sample / "jobs/0002-train/model", backsplit={"run": run})
-    learnt = {"optimiser": "adamw", "initial_lr": 3e-3, "weight_decay": 0.01}
-    assert learning_of(sample, "jobs/0002-train/model") == learnt
+    found = learning_of(sample, "jobs/0002-train/model")
+    assert found == {**found, **learnt}
+    assert "epochs" not in found, "only how it learnt, not how long"
     assert learning_of(sample, adopt_model(sample, foreign)) == {}, "nnU-Net's own, as a run's"

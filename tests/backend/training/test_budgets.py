@@ -16,8 +16,8 @@ from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Job, Metric, Note, Picture, Progress, State, submit
 from napari_backsplit.backend.jobs.runner import run_here
 from napari_backsplit.backend.prediction.checkpoint import load_checkpoint
+from napari_backsplit.backend.training.card import trained_epochs
 from napari_backsplit.backend.training.spec import RunSpec
-from napari_backsplit.backend.training.tasks import trained_epochs
 from tests.backend.training.conftest import RUN
 from tests.backend.training.test_trackers import shown
 

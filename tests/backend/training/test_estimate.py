@@ -19,6 +19,7 @@ from napari_backsplit.backend.jobs.events import EventLog
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training import estimate as estimating
 from napari_backsplit.backend.training import measurement
+from napari_backsplit.backend.training.architectures import monai_name, with_architecture
 from napari_backsplit.backend.training.estimate import (
     Estimate,
     duration_text,
@@ -140,9 +141,43 @@ def test_only_what_decides_time_and_memory_is_part_of_the_key(folder: Path, aske
     key = _load(folder, asked).key("cpu")
     assert _load(folder, asked.but(epochs=99, seed=3, supports=("liver",))).key("cpu") == key
     for change in ({"batch_size": 4}, {"supports": ("kidney", "liver")}, {"optimiser": "adamw"},
-                   {"precision": "bfloat16"}, {"patch_size": (8, 16, 16)}):  # fmt: skip
+                   {"precision": "bfloat16"}, {"patch_size": (8, 16, 16)},
+                   {"deep_supervision": False}, {"loss": "focal"}):  # fmt: skip
         assert _load(folder, asked.but(**change)).key("cpu") != key, change
     assert _load(folder, asked).key("another") != key
+
+
+def test_another_network_is_what_is_measured(folder: Path, asked: Asked) -> None:
+    planned = _load(folder, asked)
+    monai = _load(folder, asked.but(architecture="segresnet", width=8))
+    assert monai_name(monai.configuration) == "segresnet"
+    residual = _load(folder, asked.but(architecture="resenc-m", width=4))
+    keys = {load.key("cpu") for load in (planned, monai, residual)}
+    assert len(keys) == 3
+    assert Workload.from_json(monai.as_json()).key("cpu") == monai.key("cpu")
+    chosen = replace(residual, chosen=PlanSpec(gpu_memory_gb=4))
+    assert chosen.key("cpu") not in keys
+    assert residual.at_patch([24, 32, 32]).patch == (24, 32, 32)
+    assert residual.at_patch(None) is residual
+
+
+def test_the_probe_plans_a_residual_encoder_and_says_its_patch(
+    folder: Path, asked: Asked, cache: Path
+) -> None:
+    wanted = asked.but(architecture="resenc-m", width=4)
+    with Project.open(folder, read_only=True) as project:
+        assert estimate(project, wanted, available=(CPU,)).seconds is None
+        found = probe(project, wanted, available=(CPU,), limit_s=120)
+    assert found is not None
+    assert found.source == "probe"
+    (file,) = (cache / "probes").iterdir()
+    kept = Measurement(**read_json(file))
+    plans = _load(folder, wanted)
+    own, _ = with_architecture(plans.plans, "3d_fullres", wanted.run)
+    assert kept.patch_size == own["configurations"]["3d_fullres"]["patch_size"]
+    assert kept.patch_size != list(plans.patch), "not the plan set's"
+    assert kept.parameters
+    assert kept.parameters > 50_000, "the residual encoder, not the planned network"
 
 
 def test_plans_that_name_a_foreign_class_are_never_built(folder: Path, asked: Asked) -> None:

@@ -12,7 +12,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.training.head_split import HEAD, split_head
+from napari_backsplit.backend.training.head_split import is_head, split_head
 from napari_backsplit.backend.training.spec import RunSpec
 from napari_backsplit.backend.training.tasks import _load_baseline
 from tests.backend.prediction import tiny_model
@@ -99,9 +99,9 @@ def test_without_noise_new_rows_are_the_backgrounds_to_the_bit() -> None:
     quiet = _noisy(weights, 0.0)
     assert torch.equal(torch.get_rng_state(), untouched), "nothing is drawn"
     for key, value in quiet.items():
-        if HEAD in key and key.endswith("weight"):
+        if is_head(key) and key.endswith("weight"):
             assert torch.equal(value, weights[key][[0, 1, 0, 0, 0]])
-        elif HEAD not in key:
+        elif not is_head(key):
             assert value is weights[key]
 
 
@@ -109,7 +109,7 @@ def test_noise_tells_new_rows_apart_and_leaves_all_else() -> None:
     weights = _network(2).state_dict()
     quiet, noisy = _noisy(weights, 0.0), _noisy(weights, 0.5)
     for key, value in noisy.items():
-        if HEAD in key and key.endswith("weight"):
+        if is_head(key) and key.endswith("weight"):
             assert torch.equal(value[:2], weights[key])
             rows = [value[0], *value[2:]]
             assert len(torch.unique(torch.stack(rows), dim=0)) == len(rows)
@@ -119,7 +119,7 @@ def test_noise_tells_new_rows_apart_and_leaves_all_else() -> None:
 
 def test_noise_is_measured_in_the_backgrounds_deviations() -> None:
     wide = torch.randn(2, 4000, 1, 1, 1, generator=torch.Generator().manual_seed(1)) * 7
-    key = f"{HEAD}0.weight"
+    key = "decoder.seg_layers.0.weight"
     change = _noisy({key: wide}, 0.5)[key][2:] - wide[0]
     assert float(change.std()) == pytest.approx(0.5 * 7, rel=0.05)
 
@@ -132,7 +132,7 @@ def test_noise_is_drawn_from_the_seed() -> None:
 
 
 def test_noise_on_a_head_of_one_weight_is_none() -> None:
-    key = f"{HEAD}0.weight"
+    key = "decoder.seg_layers.0.weight"
     assert _noisy({key: torch.ones(2, 1, 1, 1, 1)}, 0.5)[key].flatten().tolist() == [1.0] * 5
 
 
@@ -162,7 +162,7 @@ def load(tmp_path: Path) -> Load:
         torch.manual_seed(5)
         fresh = {
             key: torch.randn(len(labels), *value.shape[1:])
-            if HEAD in key
+            if is_head(key)
             else torch.randn_like(value)
             for key, value in before.items()
         }
@@ -193,14 +193,14 @@ def test_a_random_head_is_the_runs_own_and_all_else_the_baselines(
     before, fresh, started = load(_labels(supports), prefix=prefix, head="random")
     assert started.keys() == before.keys()
     for key, value in started.items():
-        assert torch.equal(value, (fresh if HEAD in key else before)[key])
-    layers = [value for key, value in started.items() if HEAD in key and key.endswith("weight")]
+        assert torch.equal(value, (fresh if is_head(key) else before)[key])
+    layers = [value for key, value in started.items() if is_head(key) and key.endswith("weight")]
     for rows in layers:
         assert len(torch.unique(rows, dim=0)) == len(rows) == 2 + supports
 
 
 def test_a_random_head_of_another_depth_is_left_to_the_check_of_the_weights(load: Load) -> None:
-    extra = f"decoder.{HEAD}7.weight"
+    extra = "decoder.seg_layers.7.weight"
     assert extra in load(_labels(1), extra=extra, head="random")[2]
 
 
@@ -208,7 +208,7 @@ def test_a_split_head_is_the_baselines_with_its_noise(load: Load) -> None:
     before, _, quiet = load(_labels(2), head="split")
     _, _, noisy = load(_labels(2), head="split", split_noise=0.5)
     for key, value in before.items():
-        if HEAD in key:
+        if is_head(key):
             assert torch.equal(quiet[key][:2], value)
             assert torch.equal(noisy[key][:2], value)
             assert torch.equal(quiet[key], noisy[key]) is key.endswith("bias")

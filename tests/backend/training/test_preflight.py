@@ -29,6 +29,7 @@ from napari_backsplit.backend.training.machine_checks import machine_checks
 from napari_backsplit.backend.training.mask_checks import lost_lesions
 from napari_backsplit.backend.training.preflight import refusals
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+from napari_backsplit.backend.training.workload import workload
 from napari_backsplit.backend.volume import Volume, write_volume
 from tests.backend.training.preflight_support import (
     CPU,
@@ -262,7 +263,7 @@ def test_a_model_with_regions_is_refused(good: Path, tmp_path: Path) -> None:
 def test_a_patch_that_the_strides_do_not_divide_is_refused(good: Path, model: Path) -> None:
     check = look(good, Asked(str(model)).but(patch_size=(16, 16, 17)))["plans"]
     assert check.level == "refused"
-    assert "[2, 2, 2]" in check.remedy
+    assert "multiples of 2," in check.remedy
 
 
 def test_a_plan_set_that_is_not_there_is_refused(good: Path, model: Path) -> None:
@@ -301,6 +302,37 @@ def test_zero_accepted_masks_are_refused_unless_unreviewed_ones_may_enter(
     checks = look(folder, asked.but(masks="unreviewed"))
     assert checks["verdicts"].level == "warned"
     assert checks["support masks"].level == "passed"
+
+
+def test_the_first_supports_alone_are_looked_at(good: Path, model: Path) -> None:
+    both = Asked(str(model)).but(supports=("liver", "kidney"), support_count=1)
+    checks = look(good, both)
+    assert checks["supports"].text == "liver."
+    assert checks["support masks"].text == "Known of 4 cases: liver in 4."
+    with Project.open(good, read_only=True) as project:
+        load = workload(project, both)
+        assert load is not None
+        assert load.supports == ("liver",)
+    check = look(good, both.but(support_count=3))["supports"]
+    assert (check.level, "at most 2" in check.remedy) == ("refused", True)
+
+
+def test_soft_labels_and_label_sets_are_refused_together(folder: Path, model: Path) -> None:
+    soft = Asked(str(model)).but(labels="soft", activation="sigmoid", loss="adaptive-wing")
+    checks = look(folder, soft)
+    assert checks["soft labels"].level == "passed"
+    with Project.open(folder) as project:
+        project.judge(project.training_cases()[0], "rejected", "kidney")
+    check = look(folder, soft)["soft labels"]
+    assert check.level == "refused"
+    assert "kidney in 1" in check.text
+    assert look(folder, soft.but(missing="background"))["soft labels"].level == "passed"
+
+
+def test_another_network_than_the_models_is_refused(good: Path, model: Path) -> None:
+    check = look(good, Asked(str(model)).but(architecture="resenc-m"))["network"]
+    assert check.level == "refused"
+    assert "that of its baseline planned" in check.text
 
 
 def test_a_support_in_one_case_only_is_warned_of(folder: Path, model: Path) -> None:

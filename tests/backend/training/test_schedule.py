@@ -10,6 +10,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.training.optimisers import make_optimiser
 from napari_backsplit.backend.training.schedule import (
     joined_supports,
     lr_factor,
@@ -33,6 +34,42 @@ def test_by_default_it_is_nnunets_decay(epochs: int, lr: float, where: float) ->
     for epoch in (0, int(where * epochs), epochs - 1):
         theirs.step(epoch)
         assert lr * lr_factor(spec, epoch) == optimizer.param_groups[0]["lr"]
+
+
+@given(
+    epochs=st.integers(2, 1000),
+    lr=st.floats(1e-6, 1.0),
+    end=st.floats(0, 1),
+)
+@settings(max_examples=20, deadline=None)
+def test_the_cosine_is_torchs(epochs: int, lr: float, end: float) -> None:
+    spec = RunSpec(schedule="cosine", epochs=epochs, initial_lr=lr, final_lr=end * lr)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, end * lr)
+    for epoch in range(min(epochs, 50)):
+        ours = lr * lr_factor(spec, epoch)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9, abs=1e-15)
+        optimizer.step()
+        theirs.step()
+
+
+def test_swinunetr_learns_as_the_paper_says() -> None:
+    spec = RunSpec(recipe=("swinunetr",))
+    network = torch.nn.Linear(2, 2)
+    optimizer = make_optimiser(network, spec)
+    (group,) = optimizer.param_groups
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert (group["lr"], group["eps"], group["weight_decay"]) == (8e-4, 1e-5, 0.01)
+    assert spec.initial_lr * lr_factor(spec, spec.epochs) == pytest.approx(1e-6)
+
+
+def test_segresnet_learns_as_the_paper_says() -> None:
+    spec = RunSpec(recipe=("segresnet",))
+    optimizer = make_optimiser(torch.nn.Linear(2, 2), spec)
+    (group,) = optimizer.param_groups
+    assert type(optimizer) is torch.optim.Adam
+    assert (group["lr"], group["eps"], group["weight_decay"]) == (1e-4, 1e-5, 1e-5)
+    assert lr_factor(spec, 500) == 0.5**0.9
 
 
 @given(

@@ -13,10 +13,12 @@ from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Note
 from napari_backsplit.backend.project import Project
-from napari_backsplit.backend.training import prepare
+from napari_backsplit.backend.training import prepare, recipes
 from napari_backsplit.backend.training.arms import arm_scheme
-from napari_backsplit.backend.training.spec import RunSpec
-from napari_backsplit.backend.training.tasks import LEARNT, _licences, _name_unlearnt, _prepared
+from napari_backsplit.backend.training.card import licences
+from napari_backsplit.backend.training.readiness import require_ready, require_same_network
+from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+from napari_backsplit.backend.training.tasks import LEARNT, _name_unlearnt, _prepared
 from napari_backsplit.backend.volume import Volume, read_label_map
 from tests.backend.training.conftest import RUN
 
@@ -102,12 +104,12 @@ def test_a_run_keeps_the_masks_that_it_had_at_its_start(
     assert kidney.any()
     prepare_arm = prepare.prepare_arm
 
-    def edited_meanwhile(*given: Any) -> Any:
+    def edited_meanwhile(*given: Any, **how: Any) -> Any:
         empty_the_kidney(folder, "case_003", accept=True)
         with Project.open(folder) as project:
             project.judge("case_004", "rejected", "kidney")
             project.add_recipe("subtract", "kidney", ["liver"])
-        return prepare_arm(*given)
+        return prepare_arm(*given, **how)
 
     monkeypatch.setattr(prepare, "prepare_arm", edited_meanwhile)
     context = context_of(folder)
@@ -131,18 +133,122 @@ def test_a_run_keeps_the_masks_that_it_had_at_its_start(
 
 
 def test_a_run_learns_nothing_from_masks_that_nobody_accepted(folder: Path) -> None:
-    with Project.open(folder, read_only=True) as project:
+    with Project.open(folder) as project:
         cases = project.training_cases()
-    for case in cases:
-        empty_the_kidney(folder, case)
+        for case in cases:
+            project.judge(case, "needs_work", "kidney")
     with pytest.raises(InputError, match="kidney: none of 6 training cases"):
         _prepared(context_of(folder), KIDNEY)
     anyway = RunSpec.model_validate({**KIDNEY.model_dump(), "masks": "unreviewed"})
     context = context_of(folder, attempt=2, run=anyway)
     _, dataset_json = _prepared(context, anyway)
-    assert not kidney_told(folder, dataset_json, cases[0]).any()
+    assert kidney_told(folder, dataset_json, cases[0]).any()
     assert dataset_json["backsplit"]["run"]["masks"] == "unreviewed"
     assert context.notes == []
+
+
+def test_a_run_learns_nothing_from_masks_that_are_empty(folder: Path) -> None:
+    with Project.open(folder, read_only=True) as project:
+        cases = project.training_cases()
+    for case in cases:
+        empty_the_kidney(folder, case, accept=True)
+    with pytest.raises(InputError, match="kidney are empty wherever they are known"):
+        _prepared(context_of(folder), KIDNEY)
+    with Project.open(folder, read_only=True) as project:
+        with pytest.raises(InputError, match="kidney are empty wherever they are known"):
+            require_ready(project, KIDNEY)
+        require_ready(project, RUN.model_copy(update={"arm": "binary"}))
+
+
+# ---------------------------------------------------------------- methods of the papers
+
+
+def run_of(**changes: Any) -> RunSpec:
+    return RunSpec.model_validate({**KIDNEY.model_dump(exclude={"recipe"}), **changes})
+
+
+@pytest.mark.parametrize("missing", ["label-set", "background"])
+def test_a_share_of_the_cases_is_told_of_the_support(folder: Path, missing: str) -> None:
+    run = run_of(support_cases=0.5, missing=missing, seed=3)
+    context = context_of(folder, run=run)
+    _, dataset_json = _prepared(context, run)
+    splits = read_json(folder / "nnunet" / "plan_sets" / "own.json")["splits"][0]
+    told = {part: [kidney_told(folder, dataset_json, c).any() for c in splits[part]]
+            for part in ("train", "val")}  # fmt: skip
+    assert [sum(told[part]) for part in ("train", "val")] == [2, 1]
+    assert [len(told[part]) for part in ("train", "val")] == [4, 2]
+    assert dataset_json["backsplit"]["label_sets"] == ([[0, 2]] if missing == "label-set" else [])
+    assert [note.level for note in context.notes] == ["warning"]
+    assert "kidney is not known in 3 of 6 cases" in context.notes[0].text
+    again = context_of(folder, attempt=2, run=run)
+    assert _prepared(again, run)[1]["backsplit"]["masks"] == dataset_json["backsplit"]["masks"]
+
+
+def test_the_card_keeps_the_recipes_and_what_was_other_than_planned(folder: Path) -> None:
+    pytest.importorskip("monai")
+    run = run_of(recipe=("swinunetr", "dice"), width=12, supports=("kidney", "bowel"),
+                 support_count=1, optimiser="adamw", initial_lr=8e-4, weight_decay=0.01,
+                 epsilon=1e-5, schedule="cosine", final_lr=1e-6, loss="dice",
+                 architecture="swinunetr")  # fmt: skip
+    context = context_of(folder, run=run)
+    plans, dataset_json = _prepared(context, run)
+    (configuration,) = plans["configurations"].values()
+    assert "SwinUNETR" in configuration["architecture"]["network_class_name"]
+    assert all(size % 32 == 0 for size in configuration["patch_size"])
+    (note,) = context.notes
+    assert (note.level, "The patch is" in note.text) == ("info", True)
+    card = dataset_json["backsplit"]
+    assert card["run"]["recipe"] == ["swinunetr", "dice"]
+    assert card["supports"] == ["kidney"]
+    assert RunSpec.model_validate(card["run"]) == run
+
+
+def test_soft_labels_are_prepared_beside_the_codes(folder: Path) -> None:
+    soft = {"labels": "soft", "activation": "sigmoid", "loss": "adaptive-wing"}
+    context = context_of(folder, run=run_of(**soft))
+    plans, _ = _prepared(context, run_of(**soft))
+    assert plans["dataset_name"].endswith("-soft")
+    arrays = folder / "nnunet" / "preprocessed" / plans["dataset_name"]
+    assert len(list(arrays.rglob("*_soft.b2nd"))) == 6
+    assert ["No case has a soft mask of lesion" in note.text for note in context.notes] == [True]
+    assert context.notes[0].level == "info"
+    partial = run_of(**soft, supports=("kidney", "liver"))
+    with pytest.raises(InputError, match=r"liver in 1.*--missing background"):
+        _prepared(context_of(folder, attempt=2, run=partial), partial)
+
+
+def test_what_cannot_be_trained_is_refused_before_it_is_a_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft = {"labels": "soft", "activation": "sigmoid", "loss": "adaptive-wing"}
+    with Project.open(folder, read_only=True) as project:
+        for changes, reason in [
+            ({"supports": ("kidney", "liver"), **soft}, "liver in 1"),
+            ({"supports": (), "support_count": 9}, "first 9 supports"),
+            ({"architecture": "swinunetr", "plan_set": "2d"}, "for volumes"),
+        ]:
+            plan = (
+                PlanSpec(name="2d", configuration="2d", folds=3) if "plan_set" in changes else None
+            )
+            with pytest.raises(InputError, match=reason):
+                require_ready(project, run_of(**changes), plan)
+        require_ready(project, run_of(**soft))
+        require_ready(project, run_of(**soft, missing="background", supports=("kidney", "liver")))
+        monkeypatch.setattr(recipes, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match=r"monai is not installed.*pip install"):
+            require_ready(project, run_of(recipe=("segresnet",), architecture="segresnet"))
+
+
+def test_a_fine_tune_keeps_the_network_of_its_baseline() -> None:
+    card = {"plan_set": "own", "run": {"architecture": "segresnet", "width": 8}}
+    require_same_network(run_of(architecture="segresnet", width=8), card)
+    for changes in ({}, {"architecture": "segresnet"}, {"architecture": "swinunetr"}):
+        with pytest.raises(InputError, match="of its baseline"):
+            require_same_network(run_of(**changes), card)
+    require_same_network(run_of(plan_set="adopted"), card)  # whose plans hold the network
+    require_same_network(run_of(), {})
+    with pytest.raises(InputError, match="that of its baseline planned"):
+        require_same_network(run_of(architecture="resenc-m"), {})
 
 
 def test_licences_are_of_the_masks_that_a_support_is_made_of(folder: Path) -> None:
@@ -160,8 +266,8 @@ def test_licences_are_of_the_masks_that_a_support_is_made_of(folder: Path) -> No
         project.add_recipe("subtract", "organs", ["liver"])
         cases = project.training_cases()
         accepted = arm_scheme(project, "backsplit", ("organs",), cases)
-        licences = _licences(project, accepted, cases)
-        assert set(licences["organs"]) >= {"CC-BY-4.0", "CC-BY-NC-4.0"}
-        assert "MIT" not in licences["organs"]  # it does not enter
+        found = licences(project, accepted, cases)
+        assert set(found["organs"]) >= {"CC-BY-4.0", "CC-BY-NC-4.0"}
+        assert "MIT" not in found["organs"]  # it does not enter
         anyway = arm_scheme(project, "backsplit", ("organs",), cases, "unreviewed")
-        assert "MIT" in _licences(project, anyway, cases)["organs"]
+        assert "MIT" in licences(project, anyway, cases)["organs"]

@@ -156,7 +156,11 @@ def test_figures_and_progress_are_reported(start: Callable[..., BackSplitTrainer
         assert min(parts) > 0, parts
         assert sum(parts) < figures["seconds: epoch"][epoch] < 1.5 * sum(parts)
     card = read_json(Path(run.run.folder) / "dataset.json")["backsplit"]
-    assert card["trained"] == {"epochs": 3, "seconds": round(run.course.seconds), "ended": ""}
+    trained = card["trained"]
+    memory, gpu = trained.pop("peak_memory_bytes"), trained.pop("peak_gpu_bytes")
+    assert (memory > 10**8, gpu) == (True, None)
+    assert trained.pop("parameters") == sum(p.numel() for p in run.network.parameters())
+    assert trained == {"epochs": 3, "seconds": round(run.course.seconds), "ended": ""}
     assert run.course.seconds >= sum(figures["seconds: epoch"].values())
 
 

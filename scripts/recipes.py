@@ -1,0 +1,191 @@
+"""Train every recipe for real on SYNTHETIC cases: kill it, resume it, predict, compare, and tell.
+
+python scripts/recipes.py FOLDER [--page docs/recipes.md] [--only NAME ...]
+
+Each recipe is a study of two arms, alike but for the supports. The second one's training is killed
+(SIGKILL) after its first epoch and resumed. Broken off, the same command goes on. The table of time
+and memory is written between the marks of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from napari_backsplit.backend.experiments.report import around_tables, marks
+from napari_backsplit.backend.files import read_json, write_text
+from napari_backsplit.backend.jobs import Job, Metric, Note, State, submit
+from napari_backsplit.backend.jobs.batch import look_up, run_batch
+from napari_backsplit.backend.phantom import PhantomSpec, sample_project
+from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.study import StudyArm, study_steps
+from napari_backsplit.backend.training.recipes import RECIPES, chosen_recipes, plan_settings
+from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+
+SHAPE = (40, 60, 60)
+FEATURES = (8, 16, 32)
+PLANS = {
+    "3d_fullres": PlanSpec(features=FEATURES, patch_size=(32, 32, 32), batch_size=2, folds=4),
+    "2d": PlanSpec(features=FEATURES, patch_size=(32, 32), batch_size=4, folds=4),
+    "3d_lowres": PlanSpec(features=FEATURES, patch_size=(16, 16, 16), batch_size=2, folds=4,
+                          gpu_memory_gb=0.2),
+}  # fmt: skip
+WIDTHS = {"resenc-m": 8, "resenc-l": 8, "segresnet": 8, "swinunetr": 12}
+BUDGET = {"epochs": 3, "iterations": 20, "validation_iterations": 4}
+COMBINED = (
+    ("segresnet", "focal", "inverse-weighting"),
+    ("2d", "softseg"),
+    ("resenc-m", "dice", "inverse-weighting", "no-deep-supervision"),
+)
+ENV = {"OMP_NUM_THREADS": "1"}
+HEAD = (
+    "recipe", "parameters, M", "s for 100 iterations", "memory, GB", "resumed after epoch",
+    "Dice, binary", "Dice, BackSplit",
+)  # fmt: skip
+
+
+def recipe_sets() -> Iterator[tuple[str, ...]]:
+    """Yield what is trained: nothing, each recipe alone, and some combinations."""
+    yield ()
+    for name in RECIPES:
+        yield (name,)
+    yield from COMBINED
+
+
+def plan_of(recipes: tuple[str, ...]) -> PlanSpec:
+    """Return the small plan set that some recipes are trained in."""
+    needed = plan_settings(recipes)
+    plan = PLANS[needed.get("configuration", "3d_fullres")]
+    return PlanSpec.model_validate({**plan.model_dump(), **needed})
+
+
+def arms_of(recipes: tuple[str, ...]) -> list[StudyArm]:
+    """Return the two arms of a study; a recipe that is an arm stands against the binary one."""
+    widths = {n: {"width": WIDTHS[n]} for n in recipes if n in WIDTHS}
+    shared: dict[str, Any] = {**BUDGET, **next(iter(widths.values()), {})}
+    own_arm = any("arm" in recipe.run for recipe in chosen_recipes(recipes))
+    binary = RunSpec(recipe=() if own_arm else recipes, arm="binary", **shared)
+    partial = {"support_cases": 0.5} if "plain-partial" in recipes else {}
+    second = {} if own_arm else {"arm": "backsplit"}
+    learns = RunSpec(recipe=recipes, **second, **partial, **shared)
+    return [StudyArm("binary", binary), StudyArm("BackSplit", learns)]
+
+
+def prove(project: Path, recipes: tuple[str, ...]) -> dict[str, Any]:
+    """Train, kill, resume, predict and compare; return the row of the table."""
+    plan, arms = plan_of(recipes), arms_of(recipes)
+    steps = study_steps(plan, arms, {"mirroring": False}, {})
+    run_batch(project, steps[:2], env=ENV, tell=tell)  # the plan and the binary arm
+    job = look_up(project, steps[:3]).get("BackSplit") or begin(project, plan, arms[1])
+    if job.status().state is not State.SUCCEEDED:
+        killed_and_resumed(job)
+    done = run_batch(project, steps, env=ENV, tell=tell)
+    summary = read_json((project / done["compare"]["report"]).parent / "summary.json")
+    return row(job, recipes, summary)
+
+
+def begin(project: Path, plan: PlanSpec, arm: StudyArm) -> Job:
+    run = arm.run.model_copy(update={"plan_set": plan.name})
+    return submit(project, "train", {"run": run.model_dump(mode="json")}, arm.name, env=ENV)
+
+
+def killed_and_resumed(job: Job) -> None:
+    """Kill a training once its first epoch is reported, and let it go on to its end."""
+    if job.status().state in (State.PENDING, State.RUNNING):
+        until_first_epoch(job)
+        kill(job)
+    job.resume(env=ENV)
+    status = job.wait(1800)
+    if status.state is not State.SUCCEEDED:
+        raise SystemExit(f"{job.id}: {status.state}: {status.error}\n{job.log_tail()}")
+
+
+def until_first_epoch(job: Job) -> None:
+    while not any(isinstance(event, Metric) for event in job.events()[0]):
+        if job.status().state not in (State.PENDING, State.RUNNING):
+            raise SystemExit(f"{job.id} ended before its first epoch: {job.log_tail()}")
+        time.sleep(0.1)
+
+
+def kill(job: Job) -> None:
+    status = job.status()
+    for pid in (status.pid, status.task_pid):
+        with suppress(ProcessLookupError):
+            os.killpg(pid or 0, signal.SIGKILL)
+    while job.status().state is State.RUNNING:
+        time.sleep(0.1)
+
+
+def row(job: Job, recipes: tuple[str, ...], summary: dict[str, Any]) -> dict[str, Any]:
+    card = read_json(job.folder / "model" / "dataset.json")["backsplit"]["trained"]
+    iterations = card["epochs"] * BUDGET["iterations"]
+    texts = [event.text for event in job.events()[0] if isinstance(event, Note)]
+    resumed = [int(m[1]) for t in texts if (m := re.match(r"Resumed after epoch (\d+)", t))]
+    return {
+        "recipe": " + ".join(recipes) or "(none)",
+        "parameters": card["parameters"] / 1e6,
+        "seconds": 100 * card["seconds"] / iterations,
+        "memory": card["peak_memory_bytes"] / 1e9,
+        "resumed": max(resumed, default=0),
+        "dice": {name: dice(summary, name) for name in ("binary", "BackSplit")},
+        "notes": [text for text in texts if "patch" in text.lower()],
+    }
+
+
+def dice(summary: dict[str, Any], arm: str) -> float:
+    return next(
+        entry["means"]["dice"]
+        for entry in summary["summaries"]
+        if entry["arm"] == arm and entry["group"] == "lesion"
+    )
+
+
+def tell(name: str, status: Any) -> None:
+    if status.state in (State.FAILED, State.LOST):
+        print(f"  {name}: {status.state} {status.error}", flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"| {' | '.join(HEAD)} |", "|---|" + "--:|" * (len(HEAD) - 1)]
+    for r in rows:
+        figures = [f"{r['parameters']:.2f}", f"{r['seconds']:.0f}", f"{r['memory']:.2f}"]
+        figures += [f"{r['resumed']}", *(f"{value:.2f}" for value in r["dice"].values())]
+        lines.append(f"| {r['recipe']} | {' | '.join(figures)} |")
+    said = dict.fromkeys(f"- {r['recipe']}: {text}" for r in rows for text in r["notes"])
+    return "\n".join([*lines, "", *said])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    given = parser.parse_args()
+    project = given.folder.resolve()
+    if not (project / "project.json").exists():
+        spec = PhantomSpec(shape=SHAPE)
+        sample_project(project, 1, train=8, test=3, spec=spec).close()
+        with Project.open(project) as opened:
+            opened.freeze_test(4)
+    rows = []
+    for recipes in recipe_sets():
+        if given.only and not set(given.only) & set(recipes or ("none",)):
+            continue
+        rows.append(prove(project, recipes))
+        print({k: v for k, v in rows[-1].items() if k != "notes"}, flush=True)
+    print(table(rows))
+    if given.page is not None:
+        before, after = around_tables(given.page, "recipes")
+        begin_mark, end_mark = marks("recipes")
+        write_text(given.page, f"{before}{begin_mark}\n\n{table(rows)}\n\n{end_mark}{after}")
+
+
+if __name__ == "__main__":
+    main()
