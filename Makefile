@@ -41,6 +41,7 @@ experiments: $(SETUP)
 	for plan in $(EXPERIMENTS) $(if $(BACKSPLIT_TEST_DATA),$(ON_DATA)); do \
 		case $$plan in figure-*|table-*) page=$$plan;; *) page=$${plan%%-*};; esac; \
 		$(BIN)/backsplit experiment $$plan --page docs/experiments/$$page.md || exit 1; done
+	$(BIN)/python scripts/recipes.py experiments/recipes --page docs/recipes.md
 	@$(if $(BACKSPLIT_TEST_DATA),,echo "BACKSPLIT_TEST_DATA is not set: left out $(ON_DATA).")
 
 bench: $(SETUP)

@@ -15,13 +15,15 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from napari_backsplit.backend.experiments.report import around_tables, marks
 from napari_backsplit.backend.files import read_json, write_text
-from napari_backsplit.backend.jobs import Job, Metric, Note, State, submit
+from napari_backsplit.backend.jobs import Job, Note, State, submit
 from napari_backsplit.backend.jobs.batch import look_up, run_batch
 from napari_backsplit.backend.phantom import PhantomSpec, sample_project
 from napari_backsplit.backend.project import Project
@@ -44,9 +46,12 @@ COMBINED = (
     ("2d", "softseg"),
     ("resenc-m", "dice", "inverse-weighting", "no-deep-supervision"),
 )
+MARKS = ("<!-- recipes -->", "<!-- end of recipes -->")
+PLAIN = ("plans", "dataset")
+BATCHES = 9
 ENV = {"OMP_NUM_THREADS": "1"}
 HEAD = (
-    "recipe", "parameters, M", "s for 100 iterations", "memory, GB", "resumed after epoch",
+    "recipe", "parameters, M", "CPU s a batch", "memory, GB", "resumed after epoch",
     "Dice, binary", "Dice, BackSplit",
 )  # fmt: skip
 
@@ -108,7 +113,8 @@ def killed_and_resumed(job: Job) -> None:
 
 
 def until_first_epoch(job: Job) -> None:
-    while not any(isinstance(event, Metric) for event in job.events()[0]):
+    """Wait for the checkpoint of the first epoch."""
+    while not (job.folder / "model" / "fold_0" / "checkpoint_latest.pth").exists():
         if job.status().state not in (State.PENDING, State.RUNNING):
             raise SystemExit(f"{job.id} ended before its first epoch: {job.log_tail()}")
         time.sleep(0.1)
@@ -125,18 +131,46 @@ def kill(job: Job) -> None:
 
 def row(job: Job, recipes: tuple[str, ...], summary: dict[str, Any]) -> dict[str, Any]:
     card = read_json(job.folder / "model" / "dataset.json")["backsplit"]["trained"]
-    iterations = card["epochs"] * BUDGET["iterations"]
     texts = [event.text for event in job.events()[0] if isinstance(event, Note)]
     resumed = [int(m[1]) for t in texts if (m := re.match(r"Resumed after epoch (\d+)", t))]
     return {
         "recipe": " + ".join(recipes) or "(none)",
         "parameters": card["parameters"] / 1e6,
-        "seconds": 100 * card["seconds"] / iterations,
+        "seconds": cpu_seconds(job),
         "memory": card["peak_memory_bytes"] / 1e9,
         "resumed": max(resumed, default=0),
         "dice": {name: dice(summary, name) for name in ("binary", "BackSplit")},
         "notes": [text for text in texts if "patch" in text.lower()],
     }
+
+
+def cpu_seconds(job: Job) -> float:
+    """Return the processor time of a batch, loaded, augmented and learnt from, in one thread."""
+    import torch
+
+    from napari_backsplit.backend.training import nnunet
+    from napari_backsplit.backend.training.run import Run
+    from napari_backsplit.backend.training.trainer import trainer_for
+
+    os.environ.update({"nnUNet_n_proc_DA": "0", "nnUNet_compile": "False"})
+    torch.set_num_threads(1)
+    nnunet.set_folders(job.folder.parents[1] / "nnunet")
+    plans, dataset_json = (read_json(job.folder / "model" / f"{n}.json") for n in PLAIN)
+    (configuration,) = plans["configurations"]
+    spec = RunSpec.model_validate(job.spec.params["run"])
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        trainer = trainer_for(Run(spec, Path(folder)), plans, configuration, dataset_json)
+        trainer.on_train_start()
+        trainer.on_epoch_start()
+        trainer.on_train_epoch_start()
+        taken = [one_batch(trainer) for _ in range(1 + BATCHES)]
+    return median(taken[1:])
+
+
+def one_batch(trainer: Any) -> float:
+    began = time.process_time()
+    trainer.train_step(next(trainer.dataloader_train))
+    return time.process_time() - began
 
 
 def dice(summary: dict[str, Any], arm: str) -> float:
@@ -155,7 +189,7 @@ def tell(name: str, status: Any) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|---|" + "--:|" * (len(HEAD) - 1)]
     for r in rows:
-        figures = [f"{r['parameters']:.2f}", f"{r['seconds']:.0f}", f"{r['memory']:.2f}"]
+        figures = [f"{r['parameters']:.2f}", f"{r['seconds']:.2f}", f"{r['memory']:.2f}"]
         figures += [f"{r['resumed']}", *(f"{value:.2f}" for value in r["dice"].values())]
         lines.append(f"| {r['recipe']} | {' | '.join(figures)} |")
     said = dict.fromkeys(f"- {r['recipe']}: {text}" for r in rows for text in r["notes"])
@@ -182,9 +216,9 @@ def main() -> None:
         print({k: v for k, v in rows[-1].items() if k != "notes"}, flush=True)
     print(table(rows))
     if given.page is not None:
-        before, after = around_tables(given.page, "recipes")
-        begin_mark, end_mark = marks("recipes")
-        write_text(given.page, f"{before}{begin_mark}\n\n{table(rows)}\n\n{end_mark}{after}")
+        before, _, rest = given.page.read_text(encoding="utf-8").partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        write_text(given.page, f"{before}{MARKS[0]}\n\n{table(rows)}\n\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,11 @@ SPEC_ERRORS = {
     ("train", "--device", "tpu"): "--device 'tpu'",
     ("train", "--device", "cuda:x"): "--device 'cuda:x'",
     ("train", "--arm", "fancy"): "--arm 'fancy': input should be 'binary', 'backsplit'",
-    ("train", "--optimiser", "adam"): "--optimiser 'adam': input should be 'sgd' or 'adamw'",
+    (
+        "train",
+        "--optimiser",
+        "lion",
+    ): "--optimiser 'lion': input should be 'sgd', 'adam' or 'adamw'",
     ("train", "--initial-lr", "-1"): "--initial-lr '-1': input should be greater than 0",
     ("train", "--target-oversampling", "2"): "--target-oversampling '2'",
     ("train", "--fold", "-1"): "--fold '?-1'?",

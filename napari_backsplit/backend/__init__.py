@@ -19,7 +19,6 @@ WORKER_ONLY = (
     "napari_backsplit.backend.training.head_split",
     "napari_backsplit.backend.training.loading",
     "napari_backsplit.backend.training.losses",
-    "napari_backsplit.backend.training.losses.inverse_weights",
     "napari_backsplit.backend.training.losses.label_set_loss",
     "napari_backsplit.backend.training.losses.label_sets",
     "napari_backsplit.backend.training.losses.regions",

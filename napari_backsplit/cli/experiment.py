@@ -76,13 +76,14 @@ def experiment(
 
 def _on_project(plan: ExperimentPlan, folder: Path, as_json: bool) -> ExperimentPlan:
     """Return a plan on a project, without the arms that ask for more supports than it has."""
+    from napari_backsplit.backend.experiments.plan import own_supports
     from napari_backsplit.backend.fusion.cases import project_scheme
     from napari_backsplit.backend.project import Project
     from napari_backsplit.cli.console import say
 
     require_project(folder)
     with Project.open(folder, read_only=True) as project:
-        known = project_scheme(project).supports
+        known = own_supports(project_scheme(project).supports, plan.sources)
     chosen, left_out = plan.on_project(folder.resolve()).for_supports(len(known))
     if left_out and not as_json:
         say(f"The project has {len(known)} supports, too few for: {', '.join(left_out)}.")
@@ -131,10 +132,10 @@ def _forecast(plan: ExperimentPlan, folder: Path, at_once: int, retry: bool, as_
     if not as_json:
         columns = ("draw", "arm", "iterations", "state")
         table(columns, [(r.draw, r.arm, r.iterations, r.outcome.text) for r in expected.runs])
-    show(without_nan(asdict(expected)), as_json, [_expectation(expected)])
+    show(without_nan(asdict(expected)), as_json, [_expectation(expected, plan)])
 
 
-def _expectation(expected: Forecast) -> str:
+def _expectation(expected: Forecast, plan: ExperimentPlan) -> str:
     hours = "hours unknown until the first run"
     if isfinite(expected.hours):
         hours = f"about {expected.hours:.1f} h"
@@ -144,6 +145,7 @@ def _expectation(expected: Forecast) -> str:
     return (
         f"{expected.to_do} of {len(expected.runs)} runs to do, {expected.iterations} iterations, "
         f"{hours}, {space} {expected.needed_gb:.1f} GB; {expected.free_gb:.0f} GB are free."
+        f"{' The time to click is not counted.' if plan.clicks else ''}"
     )
 
 

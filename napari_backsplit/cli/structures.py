@@ -70,7 +70,7 @@ def segment(
         typer.Option(
             metavar="NAME[=REFERENCE]",
             help="Structure to segment; may be repeated. A new one is added. With "
-            "kidney_7_clicks=kidney it is clicked in the reference of kidney, which stays.",
+            "kidney-7-clicks=kidney it is clicked in the reference of kidney, which stays.",
         ),
     ],
     engine: Annotated[str, typer.Option(help="Name of an engine; see: backsplit engines")],

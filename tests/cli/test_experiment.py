@@ -88,6 +88,11 @@ def test_a_budget_may_be_set(backsplit: Backsplit) -> None:
     assert "2 of 2 runs to do, 42 iterations" in answer.out
 
 
+def test_a_dry_run_says_that_clicks_take_time_too(backsplit: Backsplit) -> None:
+    assert "The time to click is not counted." in backsplit("table-5", "--dry-run").out
+    assert "click" not in backsplit("mine.toml", "--dry-run").out
+
+
 def test_a_dry_run_changes_nothing(backsplit: Backsplit, tmp_path: Path) -> None:
     answer = backsplit("mine.toml", "--dry-run", "--draws", "1-3")
     assert answer.code == 0

@@ -20,7 +20,7 @@ from napari_backsplit.backend.training.recipe_defaults import require_installed
 from napari_backsplit.backend.training.recipe_plans import plan_to_make
 from napari_backsplit.backend.training.recipes import RECIPES
 from napari_backsplit.backend.training.spec import FINETUNE, PlanSpec, RunSpec
-from napari_backsplit.cli import app, models, repeating
+from napari_backsplit.cli import app, console, models, repeating
 
 runner = CliRunner()
 START = {"baseline": "jobs/0002-train/model", "plan_set": "own", "fold": 0}
@@ -66,7 +66,7 @@ def runs(asked: list[tuple[str, dict[str, Any], str]]) -> list[RunSpec]:
 
 
 def test_all_are_listed_with_what_they_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console.out, "width", 200)
     text = runner.invoke(app, ["recipes"]).stdout
     assert all(f"\n{name} " in text for name in RECIPES)
     assert "final learning rate 1e-06" in text

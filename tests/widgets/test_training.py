@@ -49,7 +49,7 @@ class Shown:
     failed: list[Any]
 
     def until(self, condition: Callable[[], object]) -> None:
-        self.bot.waitUntil(lambda: bool(condition()), timeout=10_000)
+        self.bot.waitUntil(lambda: bool(condition()), timeout=30_000)
 
     def open(self, folder: Path, **options: Any) -> None:
         self.desk.open_project(lambda: Project.open(folder, **options))

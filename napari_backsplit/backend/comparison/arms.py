@@ -175,6 +175,12 @@ class Arm:
         }
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The folders of its models, as its predictions name them; "" where they do not."""
+        named = ((folder.record.get("model") or {}).get("path") for folder in self.folders)
+        return tuple(str(path or "") for path in named)
+
+    @property
     def configurations(self) -> set[str]:
         """nnU-Net's configurations of its models; none of masks of another program."""
         named = ((folder.record.get("model") or {}).get("configuration") for folder in self.folders)

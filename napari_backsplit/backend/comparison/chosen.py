@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_backsplit.backend.comparison.arms import Arm
+from napari_backsplit.backend.comparison.trainings import UNSAID, Training, training_of
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.prediction.roles import HELD_OUT
 from napari_backsplit.backend.project import ProjectReader
@@ -152,6 +153,7 @@ def notes_of(
 ) -> Iterator[str]:
     """Say what is to be read with a comparison, the weightiest first."""
     yield from _settings_notes(arms)
+    yield from _training_notes(project, arms)
     yield from _left_out(project, arms, cases, wanted)
     if len(set.union(*(arm.configurations for arm in arms))) > 1:
         yield "The arms use different configurations: more than the label map differs."
@@ -193,6 +195,32 @@ def _settings_notes(arms: Sequence[Arm]) -> Iterator[str]:
             "The arms were predicted with different settings, so that a difference is not that of "
             f"the models alone: {'; '.join(differing)}."
         )
+
+
+def _training_notes(project: ProjectReader, arms: Sequence[Arm]) -> Iterator[str]:
+    """Say what beside arm and supports differs between the models, as far as it is recorded."""
+    trained = {arm.name: [training_of(project.folder, m) for m in arm.models] for arm in arms}
+    plan_sets = {name: {t.plan_set for t in each if t.plan_set} for name, each in trained.items()}
+    if across := _differing("", _joined(plan_sets)):
+        yield f"The arms are of different plan sets, so that more than labels differs:{across}."
+    words = dict.fromkeys(word for each in trained.values() for t in each for word in t.settings)
+    compared = ((word, _joined(_values(trained, word))) for word in words if word not in UNSAID)
+    differing = [text for word, of in compared if (text := _differing(word, of))]
+    if differing:
+        yield f"Beside arm and supports the models also differ in: {'; '.join(differing)}."
+    unknown = [name for name, each in trained.items() if not all(t.settings for t in each)]
+    if words and unknown:
+        yield (
+            f"How {', '.join(unknown)} {'was' if len(unknown) == 1 else 'were'} trained is not "
+            "recorded: more than arm and supports may differ."
+        )
+
+
+def _values(trained: Mapping[str, Sequence[Training]], word: str) -> dict[str, set[str]]:
+    return {
+        name: {t.settings[word] for t in each if word in t.settings}
+        for name, each in trained.items()
+    }
 
 
 def _decisions(arms: Sequence[Arm]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -14,13 +14,13 @@ from typing import Any
 
 from napari_backsplit import __version__
 from napari_backsplit.backend.comparison.arms import decided
+from napari_backsplit.backend.comparison.trainings import EPOCHS, Training, card_of, training_of
 from napari_backsplit.backend.errors import BackSplitError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.project import ProjectReader
 from napari_backsplit.backend.training.baseline import ADOPTED
 
 NOT_RECORDED, NOT_KNOWN, NOT_STATED = "not recorded", "not known", "not stated"
-_CARD = "backsplit"
 _PACKAGES = ("napari-backsplit", "nnunetv2", "torch", "numpy", "python")
 _ENGINES = {"file": "a file", "phantom": "the synthetic phantom"}
 
@@ -77,16 +77,20 @@ def sources_of(
     """
     records = {arm: [_record(folder) for folder in each] for arm, each in folders.items()}
     paths = {arm: _path(each) for arm, each in records.items()}
-    cards = {arm: _card(project.folder, path) for arm, path in paths.items()}
+    cards = {arm: card_of(project.folder, path) for arm, path in paths.items()}
+    trained = {
+        arm: [training_of(project.folder, _path([record])) for record in each]
+        for arm, each in records.items()
+    }
     predicted = {
         f"Prediction by {arm}": _versions(_json(folder / "job.json").get("versions"))
         for arm, each in folders.items()
         for folder in each[:1]
     }
-    trained = {f"Training of {arm}": _versions(card.get("versions")) for arm, card in cards.items()}
-    versions = {**trained, **predicted, "Comparison and report": _here()}
+    made = {f"Training of {arm}": _versions(card.get("versions")) for arm, card in cards.items()}
+    versions = {**made, **predicted, "Comparison and report": _here()}
     return Sources(
-        models={arm: _model(records[arm], cards[arm]) for arm in folders},
+        models={arm: _model(records[arm], cards[arm], trained[arm]) for arm in folders},
         versions={what: each for what, each in versions.items() if each},
         licences=(
             *(_of_model(arm, path, cards[arm]) for arm, path in paths.items()),
@@ -114,12 +118,6 @@ def _path(records: Sequence[Mapping[str, Any]]) -> str:
     return str((records[0].get("model") or {}).get("path") or "") if records else ""
 
 
-def _card(project: Path, path: str) -> dict[str, Any]:
-    """Return what this package wrote about a model of the project; empty for a foreign one."""
-    card = _json(project / path / "dataset.json").get(_CARD) if path else None
-    return dict(card) if isinstance(card, dict) else {}
-
-
 def _versions(given: object) -> dict[str, str]:
     known = dict(given) if isinstance(given, Mapping) else {}
     return {name: str(known[name]) for name in _PACKAGES if name in known}
@@ -133,17 +131,20 @@ def _here() -> dict[str, str]:
 # --- models -------------------------------------------------------------------------------------
 
 
-def _model(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any]) -> dict[str, str]:
+def _model(
+    records: Sequence[Mapping[str, Any]], card: Mapping[str, Any], trained: Sequence[Training]
+) -> dict[str, str]:
     models = [record.get("model") or {} for record in records]
     settings = [record.get("settings") or {} for record in records]
-    run = card.get("run") or {}
     baseline = card.get("baseline")
     facts = {
         "Kind": _kind(card, models),
         "Supports": ", ".join(card.get("supports") or ()) or ("none" if card else ""),
+        "Plan set": _each(each.plan_set or NOT_KNOWN for each in trained),
         "Trained on": _trained_on(models),
         "Started from": "an earlier model" if baseline else ("scratch" if card else ""),
-        "Epochs": str(run.get("epochs") or ""),
+        "Epochs": _each(each.settings.get(EPOCHS) for each in trained),
+        "Changed settings": _each(each.changed or NOT_KNOWN for each in trained),
         "Configuration": _each(model.get("configuration") for model in models),
         "Trainer": _each(model.get("trainer_name") for model in models),
         "Folds": _each(fold for model in models for fold in model.get("folds") or ()),

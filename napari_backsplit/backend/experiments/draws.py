@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.masks import add_noisy
-from napari_backsplit.backend.experiments.plan import ExperimentPlan
+from napari_backsplit.backend.experiments.plan import ExperimentPlan, own_supports
 from napari_backsplit.backend.experiments.plan_data import LabelFolder, OwnProject, Synthetic
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.fusion.cases import project_scheme
@@ -104,9 +104,9 @@ class Facts:
     Attributes
     ----------
     supports : tuple of str
-        The project's, where the plan tells several sources of them apart.
+        The project's, where it may hold copies of them.
     cases : tuple of str
-        Those to train on, as far as supports are told apart.
+        Those to train on.
     folds : mapping of int to sequence of str
         The cases that each fold of a cross-validation holds out.
     """
@@ -124,7 +124,7 @@ def facts_of(plan: ExperimentPlan, draw: Draw) -> Facts:
     InputError
         The project has no such fold.
     """
-    if not plan.folds and not plan.sources:
+    if not plan.folds and not plan.tells_supports_apart:
         return Facts()
     if not (draw.project / "project.json").is_file():
         return Facts(folds=dict.fromkeys(plan.folds, ()))
@@ -185,8 +185,23 @@ def _require_fit(plan: ExperimentPlan, project: Project) -> None:
             "Reserve some with: backsplit reserve",
         )
     cases, known = project.training_cases(), project_scheme(project).supports
-    for arm in plan.study_arms(0, known if plan.sources else ()):
+    _require_sources(plan, known)
+    for arm in plan.study_arms(0, known):
         run = arm.run
         if not arm.after:  # its supports are made first
             supports = supports_of(project, run)
             what_enters(project, arm_scheme(project, run.arm, supports, cases, run.masks), cases)
+
+
+def _require_sources(plan: ExperimentPlan, known: Sequence[str]) -> None:
+    """Refuse to measure a source of which the project has no mask."""
+    own = own_supports(known, plan.sources)
+    for source in plan.quality:
+        if not any(f"{name}-{source}" in known for name in own):
+            raise InputError(
+                f"The project has no support of the source {source!r}, as "
+                f"{own[0] if own else 'liver'}-{source}.",
+                "Import masks of it under such names, beside the project's own.",
+            )
+    if plan.clicks and not own:
+        raise InputError("The project has no support to click in.", "Import masks of one.")

@@ -26,6 +26,8 @@ DIFFER = (
     "Ours and the published stand side by side, not against each other: data, network and budget "
     "differ."
 )
+MISSED = "A lesion case without a prediction has the image's diagonal as its HD-95."
+LEFT_OUT = "HD-95 leaves out lesion cases without a prediction."
 _OF_A_CASE = ("dice", "hd95_mm", "nsd", "average_precision", "lesion_f1", "false_positives")
 
 
@@ -202,8 +204,9 @@ def layout_notes(plan: ExperimentPlan, results: Sequence[DrawResult]) -> list[st
     if len(results) == 1 and plan.arms:
         over = "folds" if results[0].fold_of else "cases"
         lines.append(f'In the paper\'s layout "±" is of the {over}, since there is one draw.')
-    if plan.comparison.get("missed_hd95") == "image diagonal" and "hd95_mm" in layout.metrics:
-        lines.append("A lesion case without a prediction has the image's diagonal as its HD-95.")
+    if plan.arms and "hd95_mm" in layout.metrics:
+        penalised = plan.comparison.get("missed_hd95") == "image diagonal"
+        lines.append(MISSED if penalised else LEFT_OUT)
     if layout.published:
         known = published(layout.published)
         lines.append(f"{known.source}. {known.note} {DIFFER}")

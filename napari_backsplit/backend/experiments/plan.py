@@ -35,6 +35,9 @@ SET_BY_THE_RUNNER = {
     "baseline": "name the arm to start from as `start`",
     "plan_set": "name the plan set in [plan], or one of [plans] as the arm's `plan`",
 }
+SOURCES = ("ts", "vs")
+"""Sources that the plans of the paper name: TotalSegmentator and VIBESegmentator."""
+
 GUIDED = ("patience", "same_epochs_as", "hours", "until", "fold")
 """Fields of RunSpec that a cross-validation leaves alone; see ADR 14."""
 
@@ -42,6 +45,7 @@ PREDICTION = ("folds", "checkpoint", "device", "threads", "mirroring", "step_siz
 COMPARISON = ("tolerance_mm", "missed_hd95", "matching", "iou_threshold", "connectivity",
               "strata_ml", "resamples", "interval")  # fmt: skip
 _STEP = re.compile(r"(plan|compare|predict .*|plan .*|\d+ clicks|.*, fold \d+)$")
+_CLICKED = re.compile(r"(.+)-\d+-clicks$")
 _WORDS = {"missing": "is missing", "extra_forbidden": "there is no such field"}
 
 
@@ -184,9 +188,14 @@ class ExperimentPlan(Frozen):
     @property
     def sources(self) -> tuple[str, ...]:
         """Sources of supports that arms name, those of clicks too."""
-        named = [f"{count}-clicks" for count in self.clicks]
+        named = [clicked(count) for count in self.clicks]
         named += [arm.source for arm in self.arms if arm.source]
         return tuple(dict.fromkeys([*named, *self.quality]))
+
+    @property
+    def tells_supports_apart(self) -> bool:
+        """Whether a project may hold copies of its supports that not every arm learns."""
+        return bool(self.sources) or isinstance(self.data, OwnProject)
 
     def plan_set(self, arm: PlannedArm) -> PlanSpec:
         """Return the plan set of an arm: that which it names, its recipe's, or [plan]."""
@@ -210,7 +219,9 @@ class ExperimentPlan(Frozen):
         ----------
         seed : int
         known : sequence of str
-            The project's supports, from which an arm that names none takes its source's.
+            The project's supports, of which an arm that names none takes its source's, or those
+            that are no copies of others: a project that another plan gave kidney-7-clicks still
+            has its own supports alone in this one.
         """
         return [
             StudyArm(
@@ -228,12 +239,13 @@ class ExperimentPlan(Frozen):
         return None if plan == self.plan else plan
 
     def _with_supports(self, arm: PlannedArm, run: RunSpec, known: Sequence[str]) -> RunSpec:
-        """Name the supports of an arm's source, where the plan has several sources."""
-        if not self.sources or run.arm not in WITH_SUPPORTS:
+        """Name the supports of an arm's source, where a project may have several sources."""
+        if run.arm not in WITH_SUPPORTS or not self.tells_supports_apart:
             return run
-        source = f"{arm.clicks}-clicks" if arm.clicks else arm.source
-        others = tuple(f"-{name}" for name in self.sources)
-        own = [name for name in known if not name.endswith(others)]
+        if run.supports and not self.sources:
+            return run
+        source = clicked(arm.clicks) if arm.clicks else arm.source
+        own = own_supports(known, self.sources)
         named = [name for name in own if not run.supports or name in run.supports]
         wanted = tuple(f"{name}-{source}" if source else name for name in named)
         return run.model_copy(update={"supports": wanted})
@@ -272,6 +284,32 @@ class ExperimentPlan(Frozen):
         data = {"kind": "project", "folder": str(folder), "draws": draws}
         plan = {"name": self.name, **values.get("plan", {})}
         return validated({**values, "data": data, "plan": plan})
+
+
+def clicked(count: int) -> str:
+    """Return the source of supports that so many clicks made: kidney-7-clicks is of kidney."""
+    return f"{count}-clicks"
+
+
+def own_supports(known: Sequence[str], sources: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the supports that are no copy of another one: of clicks, or of a plan's sources.
+
+    Parameters
+    ----------
+    known : sequence of str
+        A project's supports.
+    sources : sequence of str
+        Those that a plan names beside `SOURCES`: kidney-ts is a copy where kidney is there too.
+    """
+
+    def copied(name: str) -> bool:
+        found = _CLICKED.match(name)
+        originals = [found[1]] if found else []
+        each = dict.fromkeys((*SOURCES, *sources))
+        originals += [name.removesuffix(f"-{one}") for one in each if name.endswith(f"-{one}")]
+        return any(original in known for original in originals)
+
+    return tuple(name for name in known if not copied(name))
 
 
 def _on_project(arm: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class SegmentSpec(Value):
     ----------
     clicked_in
         Structure -> the one whose reference (or journal) it is clicked in, where that is another:
-        so a project holds both, as kidney_7_clicks beside kidney.
+        so a project holds both, as kidney-7-clicks beside kidney.
     clicks, seed
         Positive clicks to draw in the reference of each case, see `draw_clicks`.
     reference
@@ -203,7 +203,8 @@ def find_references(
     InputError
         The folder does not exist, no file of it belongs to a case, or two structures share files.
     """
-    if len(set((names or {}).values())) < len(names or {}):
+    clicked_in = {(names or {}).get(name, name): name for name in structures}
+    if len(clicked_in) < len(set(structures)):
         raise InputError(
             "Two structures are to be clicked in the same references of a folder.",
             "Segment one after the other.",
@@ -216,9 +217,7 @@ def find_references(
     supports = grown(project, structures)
     wide = ProjectReader(project.folder, project.schema.model_copy(update={"supports": supports}))
     masking = (
-        StructureFiles(
-            folder, pattern, {(names or {}).get(name, name): name for name in structures}
-        )
+        StructureFiles(folder, pattern, clicked_in)
         if "{structure}" in pattern
         else Masks(structures[0], folder, pattern)
     )

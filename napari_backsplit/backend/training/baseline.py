@@ -12,7 +12,7 @@ from napari_backsplit.backend.files import link_or_copy, read_json
 from napari_backsplit.backend.jobs import list_jobs
 from napari_backsplit.backend.prediction.archive import unpack_zip
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
-from napari_backsplit.backend.training.spec import LEARNING, NETWORK, RunSpec
+from napari_backsplit.backend.training.spec import LEARNING, NETWORK, PLANNED, RunSpec
 
 ADOPTED = "baselines"
 KEPT = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -99,10 +99,10 @@ def start_of(project_folder: Path, model: str) -> dict[str, Any]:
     """Return what `find_baseline` does; the plan set is "" where a foreign model has none yet."""
     baseline = model_path(project_folder, model)
     opened = ModelFolder.open(project_folder / baseline)
+    card, run = opened.card, opened.card.get("run") or {}
+    plain = {name: RunSpec.model_fields[name].default for name in NETWORK}
+    network = {name: run[name] for name in NETWORK if run.get(name, plain[name]) != plain[name]}
     if baseline.startswith("jobs/"):
-        card, run = opened.card, opened.card["run"]
-        plain = {name: RunSpec.model_fields[name].default for name in NETWORK}
-        network = {name: run[name] for name in NETWORK if run.get(name, plain[name]) != plain[name]}
         found = {"baseline": baseline, "plan_set": card["plan_set"], "fold": run["fold"]}
         return found | network
     fold = next(iter(opened.checkpoints))
@@ -111,6 +111,7 @@ def start_of(project_folder: Path, model: str) -> dict[str, Any]:
         "baseline": baseline,
         "plan_set": next((spec["name"] for spec in made if spec["baseline"] == baseline), ""),
         "fold": int(fold) if fold.isdigit() else fold,
+        **{name: network[name] for name in network if name not in PLANNED},
     }
 
 

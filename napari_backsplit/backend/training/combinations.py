@@ -88,6 +88,8 @@ def _soft(spec: RunSpec) -> Iterator[str]:
         )
     if spec.curriculum_epochs or spec.final_support_weight != 1:
         yield "soft labels do not combine with supports that join later or lose weight"
+    if spec.split_offset is not None or spec.split_noise:
+        yield "split_offset and split_noise divide a background, which soft labels do not have"
 
 
 def _supports(spec: RunSpec) -> Iterator[str]:

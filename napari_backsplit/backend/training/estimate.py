@@ -48,6 +48,8 @@ RESAMPLE_S = 1.2e-6
 """Seconds of one core for a voxel to be resampled, cubic, and written."""
 PLANNING_S = 10.0
 
+HARD_MEASURED = "measured with hard labels: soft ones take up to a quarter more"
+
 Source = Literal["", "probe", "earlier run"]
 
 
@@ -76,6 +78,8 @@ class Estimate:
         Why a training of this size is not going to run, as the probe found.
     note : str
         What to do for what is not known.
+    caveat : str
+        What was measured is not quite the training that is asked for: how, and how far off.
     """
 
     seconds: float | None
@@ -89,6 +93,7 @@ class Estimate:
     parts: tuple[tuple[str, float], ...] = ()
     problem: Problem = ""
     note: str = ""
+    caveat: str = ""
 
     @property
     def text(self) -> str:
@@ -96,7 +101,7 @@ class Estimate:
         least = "at least" if self.problem == "slow" else "about"
         said = "time not measured yet"
         if self.seconds is not None:
-            said = f"{least} {duration_text(self.seconds)}"
+            said = f"{least} {duration_text(self.seconds)}{self.caveat and f' ({self.caveat})'}"
         memory = ""
         if self.gpu_bytes is not None and self.gpu_total_bytes:
             memory = f", {size_text(self.gpu_bytes)} of {size_text(self.gpu_total_bytes)}"
@@ -139,7 +144,13 @@ def estimate(
         parts=tuple(parts),
         problem=known.problem if known and (source != "earlier run" or not slow) else "",
         note="" if parts else MEASURE if load else "It is known once the images are planned.",
+        caveat=_caveat(wanted.run, source),
     )
+
+
+def _caveat(run: RunSpec, source: Source) -> str:
+    soft = run.labels == "soft" and not run.by_the_clock
+    return HARD_MEASURED if soft and source == "probe" else ""
 
 
 def _workload(project: ProjectReader, wanted: Wanted) -> Workload | None:

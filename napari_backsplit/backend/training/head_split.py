@@ -3,6 +3,10 @@
 The target's row is copied, the background's is kept, and each support starts as the background's
 row with its bias lowered by an offset. nnU-Net's own loader drops the output layers and starts
 them at random instead.
+
+Shares of a voxel (soft labels) do not compete: the target's row is copied, and a support starts
+with a new network's. The background's row says nothing there, and far below 0, where the offset
+would put it, a ReLU learns nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ def split_head(
     new_labels: Mapping[str, int],
     offset: float | None = None,
     noise: float = 0.0,
+    fresh: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return a state dict whose output layers, at every resolution, predict `new_labels`.
 
@@ -56,6 +61,9 @@ def split_head(
     noise : float
         Standard deviation of what is added to a new label's weights, in standard deviations of
         the background's; drawn from torch's global generator.
+    fresh : mapping of str to Tensor, optional
+        Of soft labels: the new network's own state dict, whose rows new labels keep. Offset and
+        noise are then not used.
 
     Raises
     ------
@@ -72,12 +80,16 @@ def split_head(
     shift = default_offset(len(added)) if offset is None else offset
     source = [old_labels.get(name, old_labels["background"]) for name in _by_id(new_labels)]
     shifted = [index for index, name in enumerate(_by_id(new_labels)) if name in added]
-    return {
+    grown = {
         key: _split(key, value, len(old_labels), source, shifted, shift, noise)
         if is_head(key)
         else value
         for key, value in weights.items()
     }
+    for key, value in (fresh or {}).items():
+        if is_head(key) and key in grown and grown[key].shape == value.shape:
+            grown[key][shifted] = value[shifted].to(grown[key])
+    return grown
 
 
 def _by_id(labels: Mapping[str, int]) -> list[str]:

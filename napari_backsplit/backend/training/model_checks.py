@@ -24,7 +24,7 @@ from napari_backsplit.backend.training.checks import (
     warned,
 )
 from napari_backsplit.backend.training.label_names import renamed_labels
-from napari_backsplit.backend.training.readiness import require_same_network
+from napari_backsplit.backend.training.readiness import require_same_network, require_same_outputs
 from napari_backsplit.backend.training.run_scheme import supports_of
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.space import duration_text
@@ -145,6 +145,7 @@ def _labels(project: Project, wanted: Wanted, model: ModelFolder) -> Check:
 def _network(wanted: Wanted, model: ModelFolder) -> Iterator[Check]:
     try:
         require_same_network(wanted.run, model.card)
+        require_same_outputs(wanted.run, model)
     except InputError as error:
         yield refused("network", error.problem, error.remedy)
 

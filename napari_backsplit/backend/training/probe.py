@@ -40,7 +40,7 @@ class RandomCases:
 
     def __init__(self, load: Workload, shape: tuple[int, ...]) -> None:
         random = np.random.default_rng(0)
-        self.identifiers = ["random"]
+        self.identifiers, self.source_folder = ["random"], ""  # they lie nowhere
         self._data = random.standard_normal((load.channels, *shape), dtype=np.float32)
         self._labels = np.zeros((1, *shape), np.int16)
         for label in range(load.classes):  # slabs, the target among them

@@ -11,12 +11,12 @@ from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.adoption import adopt
 from napari_backsplit.backend.training.architectures import require_architecture
 from napari_backsplit.backend.training.arms import what_enters
-from napari_backsplit.backend.training.baseline import plan_sets, require_plan_set
+from napari_backsplit.backend.training.baseline import ADOPTED, plan_sets, require_plan_set
 from napari_backsplit.backend.training.dataset import training_cases
 from napari_backsplit.backend.training.recipe_defaults import require_installed
 from napari_backsplit.backend.training.run_scheme import run_scheme
 from napari_backsplit.backend.training.schedule import require_all_to_join
-from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
+from napari_backsplit.backend.training.spec import PLANNED, PlanSpec, RunSpec
 from napari_backsplit.backend.training.support_checks import require_taught
 from napari_backsplit.backend.training.time_budget import require_time_left
 
@@ -38,7 +38,7 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
         The time is past, a package is missing, the network does not go with the plan set, there
         are too few cases for the folds, a support is not known or not present in any case that
         the fold trains on, soft labels meet label sets, the plan set is of other cases or does not
-        fit, or the baseline has no such fold or another network.
+        fit, or the baseline has no such fold, another network or other outputs.
     """
     require_time_left(run)
     require_installed(run)
@@ -57,6 +57,7 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
     if run.baseline is not None:
         model = ModelFolder.open(project.folder / run.baseline, [run.fold], run.baseline_checkpoint)
         require_same_network(run, model.card)
+        require_same_outputs(run, model)
 
 
 def require_same_network(run: RunSpec, card: Mapping[str, Any]) -> None:
@@ -66,15 +67,17 @@ def require_same_network(run: RunSpec, card: Mapping[str, Any]) -> None:
     ----------
     run : RunSpec
     card : mapping
-        What the baseline says of itself; of a foreign one nothing, whose plans are adopted.
+        What the baseline says of itself; of a foreign one nothing. The plans of one from
+        elsewhere are adopted, and hold its network.
 
     Raises
     ------
     InputError
     """
     theirs = card.get("run") or {}
-    adopted = run.architecture == "planned" and run.plan_set != card.get("plan_set")
-    for name in () if adopted else ("architecture", "width"):
+    elsewhere = str(run.baseline).startswith(f"{ADOPTED}/") or run.plan_set != card.get("plan_set")
+    adopted = run.architecture == "planned" and elsewhere
+    for name in () if adopted else PLANNED:
         own, other = getattr(run, name), theirs.get(name, RunSpec.model_fields[name].default)
         if own != other:
             raise InputError(
@@ -82,6 +85,23 @@ def require_same_network(run: RunSpec, card: Mapping[str, Any]) -> None:
                 "do not fit.",
                 f"Leave the {name} as it is, or train from scratch.",
             )
+
+
+def require_same_outputs(run: RunSpec, model: ModelFolder) -> None:
+    """Refuse to split an output layer of classes for soft labels, or one of shares for hard ones.
+
+    Raises
+    ------
+    InputError
+    """
+    if run.head == "split" and model.soft != (run.labels == "soft"):
+        words = {True: "shares of a voxel (soft labels)", False: "classes (hard labels)"}
+        raise InputError(
+            f"The baseline predicts {words[model.soft]}, the fine-tune learns "
+            f"{words[not model.soft]}: its output layer would mean something else, so that its "
+            "target is not kept.",
+            "Start the output layer anew (--head random), or learn as the baseline did.",
+        )
 
 
 def configuration_of(project: Project, plan_set: str, plan: PlanSpec | None = None) -> str:

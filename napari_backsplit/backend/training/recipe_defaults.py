@@ -95,16 +95,24 @@ def what_it_sets(*recipes: Recipe) -> str:
     """Say in a line what recipes set, their plans first; "" for nothing."""
     settings = {name: value for recipe in recipes for name, value in recipe.plan.items()}
     settings |= {name: value for recipe in recipes for name, value in recipe.run.items()}
-    return ", ".join(f"{_words(name)} {_word(value)}" for name, value in settings.items())
+    return ", ".join(
+        f"{setting_words(name)} {setting_value(value)}" for name, value in settings.items()
+    )
 
 
-def _words(name: str) -> str:
+def setting_words(name: str) -> str:
+    """Return the name of a setting in words: "initial learning rate"."""
     return " ".join("learning rate" if word == "lr" else word for word in name.split("_"))
 
 
-def _word(value: Any) -> str:
+def setting_value(value: Any) -> str:
+    """Return the value of a setting in words: "on", "0.01", "64 64 32"; "as usual" for none."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    if value is None:
+        return "as usual"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -304,6 +304,9 @@ LEARNING = ("optimiser", "epsilon", "initial_lr", "weight_decay", "loss", "inver
 NETWORK = ("architecture", "width", "deep_supervision")
 """What a run that starts from a model takes over of its network."""
 
+PLANNED = ("architecture", "width")
+"""What of it the plans of a model from elsewhere hold already."""
+
 MANY_SUPPORTS = 3
 """A fine-tune with more supports is warned of: with nine the paper saw no gain (App. J)."""
 

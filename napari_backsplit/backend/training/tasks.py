@@ -12,7 +12,7 @@ from napari_backsplit.backend.jobs import JobContext, Metric, Note, Phase, Pictu
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.architectures import features, needs, with_architecture
-from napari_backsplit.backend.training.arms import ArmScheme, what_enters
+from napari_backsplit.backend.training.arms import ArmScheme, unknown_supports, what_enters
 from napari_backsplit.backend.training.card import (
     baseline_record,
     data_record,
@@ -22,6 +22,7 @@ from napari_backsplit.backend.training.card import (
 )
 from napari_backsplit.backend.training.environment import set_environment
 from napari_backsplit.backend.training.label_names import renamed_labels
+from napari_backsplit.backend.training.readiness import require_same_outputs
 from napari_backsplit.backend.training.run_scheme import run_scheme
 from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import MANY_SUPPORTS, PlanSpec, RunSpec
@@ -129,6 +130,7 @@ def _prepared(context: JobContext, spec: RunSpec) -> tuple[dict[str, Any], dict[
             "licences": licences(project, scheme, plan_set.cases),
             "masks": read_json(plan_set.raw(name) / "sources.json"),
             "orientations": orientations(project, plan_set.cases),
+            "told_background": _told_background(project, scheme, plan_set.cases),
         }
     plans, notes = with_architecture(
         plan_set.plans(name), plan_set.spec.configuration, spec, plan_set.spec
@@ -164,16 +166,32 @@ def _require_taught(
         context.report(Note(level=level, text=check.text))
 
 
+def _told_background(project: Project, scheme: ArmScheme, cases: Sequence[str]) -> list[str]:
+    """Return the supports that some case is told to be background of, though nobody knows."""
+    if scheme.missing == "label-set":
+        return []
+    return sorted({name for case in cases for name in unknown_supports(project, scheme, case)})
+
+
 def _read_model(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a run began with: resumed, it goes on with the same labels."""
     return read_json(model / "plans.json"), read_json(model / "dataset.json")
 
 
 def _name_unlearnt(context: JobContext, trainer: BackSplitTrainer) -> None:
-    """Warn of supports that the network did not learn: those cannot have helped."""
+    """Warn of supports that the network did not learn: those cannot have helped.
+
+    Nothing is said of one that some cases are told to be background of: there a voxel that is
+    rightly found counts as false, so that its Dice says nothing.
+    """
     dice = trainer.logger.get_value("dice_per_class_or_region", step=-1)
     scheme = trainer.dataset_json["backsplit"]
-    labels = {name: trainer.dataset_json["labels"][name] for name in scheme["supports"]}
+    wrong = scheme.get("told_background", ())
+    labels = {
+        name: trainer.dataset_json["labels"][name]
+        for name in scheme["supports"]
+        if name not in wrong
+    }
     figures = {name: float(dice[label - 1]) for name, label in labels.items()}
     unlearnt = [f"{name} {value:.2f}" for name, value in figures.items() if value < LEARNT]
     if unlearnt:
@@ -303,15 +321,17 @@ def _load_baseline(context: JobContext, trainer: BackSplitTrainer, spec: RunSpec
     model = ModelFolder.open(
         context.path(str(spec.baseline)), folds=[spec.fold], checkpoint=spec.baseline_checkpoint
     )
+    require_same_outputs(spec, model)  # one that was still to be trained is seen here first
     (checkpoint,) = model.checkpoints.values()
     old = renamed_labels(model.labels, trainer.dataset_json["backsplit"]["targets"], spec)
     new = trainer.dataset_json["labels"]
     weights = load_checkpoint(checkpoint, state=False)["network_weights"]
+    own = getattr(trainer.network, "_orig_mod", trainer.network).state_dict()
     if spec.head == "random":
-        fresh = getattr(trainer.network, "_orig_mod", trainer.network).state_dict()
-        weights = {**weights, **{key: value for key, value in fresh.items() if is_head(key)}}
+        weights = {**weights, **{key: value for key, value in own.items() if is_head(key)}}
     else:
-        weights = split_head(weights, old, new, spec.split_offset, spec.split_noise)
+        fresh = own if spec.labels == "soft" else None
+        weights = split_head(weights, old, new, spec.split_offset, spec.split_noise, fresh)
     trainer.start_from(weights)
     added = len(new) - len(old)
     if added > MANY_SUPPORTS:

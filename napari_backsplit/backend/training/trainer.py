@@ -219,7 +219,9 @@ class BackSplitTrainer(nnUNetTrainer):  # type: ignore[misc]
     def decisive(self, logits: Tensor) -> Tensor:
         """Return outputs (b, K, ...) whose argmax is the decision; with soft labels, the shares."""
         spec = self.run.spec
-        return deciding(logits, spec.activation) if spec.labels == "soft" else logits
+        if spec.labels != "soft":
+            return logits
+        return deciding(logits, spec.activation, len(self.targets))
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Count the foreground classes' voxels of a batch, where they are known."""

@@ -51,7 +51,7 @@ _HARD: Mapping[str, Any] = {
     "loss": "dice-ce",
     "round_labels": False,
 }
-"""What is measured in place of soft labels, which random images do not have."""
+"""What is measured in place of soft labels, which random images do not have: it is said."""
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,16 @@ def predicted(project, name, model):
 
 def test_our_models_card_and_job_are_read(project):
     card = {"arm": "backsplit", "supports": ["kidney"], "versions": {"nnunetv2": "2.8.1"},
-            "licences": {"kidney": ["CC BY 4.0"]}}  # fmt: skip
+            "licences": {"kidney": ["CC BY 4.0"]}, "plan_set": "own",
+            "run": {"loss": "focal", "epochs": 1000}, "trained": {"epochs": 40}}  # fmt: skip
     write(project.folder / "jobs" / "1" / "model" / "dataset.json", {"backsplit": card})
     folder = predicted(project, "2", "jobs/1/model")
     found = sources_of(project, {"new": [folder]}, ["case_001"])
     assert found.models["new"]["Supports"] == "kidney"
     assert found.models["new"]["Trained on"] == "2 images"
+    assert found.models["new"]["Plan set"] == "own"
+    assert found.models["new"]["Epochs"] == "40"
+    assert found.models["new"]["Changed settings"] == "loss focal"
     assert found.models["new"]["Folds"] == "0, 1"
     assert found.models["new"]["Lesion where"] == "p > 0.5"
     assert found.models["new"]["Mirrored"] == "no"
@@ -68,7 +72,7 @@ def test_plain_masks_without_any_record_are_no_error(project, tmp_path):
     found = sources_of(project, {"old": [tmp_path / "masks"]}, ["case_001"])
     assert found.models["old"]["Trained on"] == NOT_RECORDED
     assert "Prediction by old" not in found.versions
-    decided = ("Lesion where", "Mirrored", "Step of the window")
+    decided = ("Plan set", "Changed settings", "Lesion where", "Mirrored", "Step of the window")
     assert {found.models["old"][word] for word in decided} == {"not known"}
 
 

@@ -39,12 +39,16 @@ def train(context: JobContext) -> dict[str, Any]:
 
 
 def segment(context: JobContext) -> dict[str, Any]:
-    """Answer every click with an empty mask, on the grid of the support."""
+    """Answer every click with an empty mask, on the grid of the support; bowel is never there."""
     params, rows = context.params, []
     with Project.open(context.project_folder, read_only=True) as project:
         for case in params["cases"]:
             for name in params["structures"]:
-                volume = read_mask(project.mask_path(case, name) or Path())
+                source = params["clicked_in"][name]
+                if source == "bowel":
+                    rows.append({"case": case, "structure": name, "state": "absent"})
+                    continue
+                volume = read_mask(project.mask_path(case, source) or Path())
                 place = context.folder / "masks" / case / f"{name}.nii.gz"
                 write_volume(Volume(np.zeros_like(volume.array), volume.geometry), place)
                 write_json(place.with_name(f"{name}.json"), {"engine": params["engine"]})

@@ -79,6 +79,13 @@ def test_a_narrow_terminal_gets_a_table_for_each_group_of_columns() -> None:
     assert made[0].rows[0][2] == "0.100"
 
 
+def test_a_missed_lesion_in_hd95_is_said() -> None:
+    results = [draw(1, 0.1, 0.2, 0.3, 0.4)]
+    assert any("leaves out lesion cases" in note for note in notes(PLAN, results))
+    penalised = planned(comparison={"missed_hd95": "image diagonal"})
+    assert any("the image's diagonal" in note for note in notes(penalised, results))
+
+
 def rows(*dices: float) -> list[dict[str, str]]:
     wanted = {"target": "lesion", "arm": NAMES[0], "group": "lesion"}
     return [{**wanted, "case": f"c{place}", "dice": str(d)} for place, d in enumerate(dices)]

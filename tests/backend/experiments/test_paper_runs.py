@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from experiment_support import BINARY, DATA, FAKE, OURS, arm, plan_of
 
+from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.draws import Draw, draws_of, facts_of
 from napari_backsplit.backend.experiments.footprint import footprint_gb, unet_parameters
 from napari_backsplit.backend.experiments.forecast import forecast
@@ -85,12 +86,43 @@ def test_clicks_are_made_first_and_become_supports_of_their_own(folder: Path) ->
     assert jobs["draw 1: ours"].spec.params["run"]["supports"] == ["kidney", "liver", "bowel"]
     learnt = jobs["draw 1: clicked"].spec.params["run"]["supports"]
     assert learnt == [f"{name}-7-clicks" for name in ("kidney", "liver", "bowel")]
-    with Project.open(folder / "draw-1", read_only=True) as project:
-        for case in project.training_cases():
-            assert project.mask_path(case, "kidney-7-clicks") is not None
+    with Project.open(folder / "draw-1") as project:
+        case = project.training_cases()[0]
+        for name in learnt:
+            record = project.provenance(case, name)
+            assert record is not None
+            assert record.review == "accepted"
+        assert record.notes == ("It is not there.",), "as no bowel was clicked, none is learnt"
         assert project.mask_path(project.test_cases()[0], "kidney-7-clicks") is None
+        project.judge(case, "rejected", "kidney-7-clicks")
     again = run(plan, folder)
     assert again[0].outcomes == result.outcomes, "what is done is not done again"
+    with Project.open(folder / "draw-1", read_only=True) as project:
+        judged = project.provenance(case, "kidney-7-clicks")
+        assert judged is not None
+        assert judged.review == "rejected", "a person's word stays"
+
+
+def test_what_one_plan_clicked_no_other_one_learns(folder: Path) -> None:
+    clicked = plan_of(BINARY, OURS, {**arm("clicked"), "clicks": 7}, clicks=[7], data=ONE)
+    run(clicked, folder)
+    for other in (plan_of(BINARY, OURS), clicked):
+        plan = other.on_project(folder / "draw-1").with_draws((0,))
+        (draw,) = draws_of(plan, folder)
+        facts = facts_of(plan, draw)
+        assert "kidney-7-clicks" in facts.supports
+        ours = plan.study_arms(0, facts.supports)[1]
+        assert ours.run.supports == ("kidney", "liver", "bowel")
+
+
+def test_sources_that_a_project_lacks_are_refused(folder: Path, tmp_path: Path) -> None:
+    spec = PhantomSpec(shape=(8, 10, 10))
+    sample_project(tmp_path / "mine", 3, 4, 1, spec).close()
+    plan = ExperimentPlan.model_validate(
+        {"name": "tiny", "title": "T", "data": DATA, "quality": {"ts": "TS"}}
+    ).on_project(tmp_path / "mine")
+    with pytest.raises(InputError, match="no support of the source 'ts', as kidney-ts"):
+        run(plan, folder)
 
 
 def test_noisy_supports_are_measured_and_nothing_is_trained(folder: Path) -> None:

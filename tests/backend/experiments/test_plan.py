@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.experiments.plan import own_supports
 from napari_backsplit.backend.experiments.plan_files import built_in_plans, read_plan
 from napari_backsplit.backend.experiments.published import published
 from napari_backsplit.cli.demo import PLAN, PREDICTION, demo_arms
@@ -207,6 +208,13 @@ def test_arms_learn_the_supports_of_their_source(tmp_path: Path) -> None:
         "7 clicks",
     )
     assert ts.run.supports == ("kidney-ts", "liver-ts")
+
+
+def test_a_copy_is_told_from_a_support_by_its_original() -> None:
+    known = ("kidney", "lung-ts", "kidney-ts", "kidney-10-clicks", "liver-7-clicks", "kidney-left")
+    own = ("kidney", "lung-ts", "liver-7-clicks", "kidney-left")
+    assert own_supports(known) == own
+    assert own_supports(known, ["left"]) == own[:3]
 
 
 def test_arms_that_ask_for_more_supports_than_there_are_can_be_left_out() -> None:

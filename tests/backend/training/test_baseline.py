@@ -17,6 +17,7 @@ from napari_backsplit.backend.training.baseline import (
     find_baseline,
     learning_of,
     model_path,
+    start_of,
 )
 from napari_backsplit.backend.training.label_names import renamed_labels
 from napari_backsplit.backend.training.prepare import make_plan_set
@@ -151,6 +152,16 @@ def test_labels_follow_names_or_the_only_pair() -> None:
         renamed_labels({**LABELS, "ignore": 2}, ["lesion"], RunSpec())
     with pytest.raises(InputError, match="regions"):
         renamed_labels({"background": 0, "whole": [1, 2]}, ["lesion"], RunSpec())
+
+
+def test_what_plans_do_not_say_of_an_adopted_network_is_taken_over(sample: Path) -> None:
+    run = RunSpec(architecture="segresnet", width=8, deep_supervision=False)
+    card = {"run": run.model_dump(mode="json"), "plan_set": "own"}
+    tiny_model.write_model(sample / "baselines/baseline-1", backsplit=card)
+    found = start_of(sample, "baselines/baseline-1")
+    assert found == {
+        "baseline": "baselines/baseline-1", "plan_set": "", "fold": 0, "deep_supervision": False,
+    }  # fmt: skip
 
 
 def test_a_fine_tune_takes_over_how_its_baseline_learnt(foreign: Path, sample: Path) -> None:

@@ -246,6 +246,17 @@ def test_a_kept_measurement_gives_the_chain_its_parts(folder: Path, asked: Asked
     assert folds["fine-tune"] == pytest.approx(3 * parts["fine-tune"])
 
 
+def test_an_estimate_of_soft_labels_says_what_was_measured(folder: Path, asked: Asked) -> None:
+    soft = asked.but(labels="soft", activation="sigmoid", loss="adaptive-wing")
+    _keep(folder, soft, CPU, MEASURED)
+    assert (
+        "(measured with hard labels: soft ones take up to a quarter more)"
+        in _estimate(folder, soft).text
+    )
+    assert "hard labels" not in _estimate(folder, soft.but(hours=3.0)).text, "which is kept"
+    assert "hard labels" not in _estimate(folder, asked).text
+
+
 def test_a_baseline_that_each_fold_trains_again_takes_its_time_and_disk(
     folder: Path, foreign: Path, tmp_path: Path
 ) -> None:

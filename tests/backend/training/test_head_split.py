@@ -12,6 +12,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from napari_backsplit.backend.errors import InputError
+from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.training.head_split import is_head, split_head
 from napari_backsplit.backend.training.spec import RunSpec
 from napari_backsplit.backend.training.tasks import _load_baseline
@@ -82,6 +83,20 @@ def test_a_label_that_the_project_lacks_is_named() -> None:
 def test_a_head_that_does_not_fit_its_labels_is_refused() -> None:
     with pytest.raises(InputError, match="3 rows for 2 labels"):
         split_head(_network(3).state_dict(), _labels(0), _labels(1))
+
+
+@pytest.mark.parametrize("order", [("lesion", "organ"), ("organ", "lesion")])
+def test_shares_keep_the_rows_of_old_labels_and_new_ones_have_the_new_networks(
+    order: tuple[str, str],
+) -> None:
+    before, fresh = _network(2).state_dict(), _network(3, seed=1).state_dict()
+    new = {"background": 0, order[0]: 1, order[1]: 2}
+    grown = split_head(before, _labels(0), new, fresh=fresh)
+    for key in filter(is_head, before):
+        assert torch.equal(grown[key][[0, new["lesion"]]], before[key])
+        assert torch.equal(grown[key][new["organ"]], fresh[key][new["organ"]])
+    untouched = split_head(before, _labels(0), _labels(0), fresh=before)
+    assert all(torch.equal(untouched[key], value) for key, value in before.items())
 
 
 # ---------------------------------------------------------------------- noise
@@ -157,7 +172,7 @@ def load(tmp_path: Path) -> Load:
     before = checkpoint["network_weights"]
 
     def start(
-        labels: dict[str, int], prefix: str = "", extra: str = "", **spec: Any
+        labels: dict[str, int], /, prefix: str = "", extra: str = "", **spec: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         torch.manual_seed(5)
         fresh = {
@@ -215,3 +230,16 @@ def test_a_split_head_is_the_baselines_with_its_noise(load: Load) -> None:
         else:
             assert quiet[key] is not None
             assert torch.equal(quiet[key], value)
+
+
+SOFT = {"labels": "soft", "activation": "normalised-relu", "loss": "adaptive-wing"}
+
+
+def test_a_fine_tune_of_soft_labels_starts_its_supports_anew(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="target is not kept"):
+        load(_labels(2), **SOFT)
+    file = tmp_path / "baselines" / "one" / "dataset.json"
+    write_json(file, read_json(file) | {"backsplit": {"run": SOFT}})
+    before, fresh, started = load(_labels(2), **SOFT)
+    for key in filter(is_head, before):
+        assert torch.equal(started[key], torch.cat([before[key], fresh[key][2:]]))

@@ -30,6 +30,7 @@ from napari_backsplit.backend.training.loading import (
 )
 from napari_backsplit.backend.training.losses import make_loss, membership_table
 from napari_backsplit.backend.training.prepare import open_plan_set, prepare_arm
+from napari_backsplit.backend.training.probe import RandomCases
 from napari_backsplit.backend.training.run import Run
 from napari_backsplit.backend.training.seeds import seed_everything
 from napari_backsplit.backend.training.spec import RunSpec
@@ -122,6 +123,16 @@ def test_images_and_codes_are_nnunets(
             channels = 1 if isinstance(extra, VoxelWeights) else CLASSES - 1
             assert made.shape == (2, channels, *our_level.shape[2:])
             assert made.dtype == torch.float32
+
+
+def test_the_random_cases_of_a_probe_are_weighted_too() -> None:
+    load: Any = SimpleNamespace(channels=1, classes=CLASSES, targets=("lesion",))
+    labels = SimpleNamespace(all_labels=list(range(CLASSES)), has_ignore_label=False)
+    given = (RandomCases(load, (12, 24, 24)), 2, (8, 16, 16), (8, 16, 16), labels, 0.5)
+    loader = PatchLoader(VoxelWeights((1,)), *given, transforms=lambda **sample: sample)
+    batch = next(loader)
+    assert batch["extra"].shape == batch["target"].shape == (2, 1, 8, 16, 16)
+    assert batch["extra"].max() > 1
 
 
 @EXTRAS

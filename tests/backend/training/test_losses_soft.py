@@ -14,6 +14,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_backsplit.backend.prediction.planes import share_labels
 from napari_backsplit.backend.training.losses import (
     SoftLoss,
     adaptive_wing,
@@ -159,6 +160,17 @@ def test_the_decision_is_the_class_with_more_than_half(activation: str, seed: in
     assert torch.equal(decision, torch.where(greatest > 0.5, best + 1, 0))
     outputs[:, 0] = 1e6
     assert torch.equal(shares(outputs, activation), found), "the background's channel is not seen"
+
+
+def test_no_support_takes_a_voxel_from_a_target_as_in_a_prediction() -> None:
+    scores = np.array([[0.6, 0.9], [0.4, 0.9], [0.6, 0.55], [0.2, 0.3]], np.float32)
+    outputs = torch.from_numpy(scores).logit().T[None]  # one target, one support
+    outputs = torch.cat([torch.zeros_like(outputs[:, :1]), outputs], 1)
+    found = deciding(outputs, "sigmoid", 1).argmax(1)[0]
+    assert found.tolist() == [1, 2, 1, 0]
+    plane = np.concatenate([np.full((1, 4), 0.5, np.float32), scores.T])[:, None]
+    assert found.tolist() == share_labels(plane, 1)[0].tolist()
+    assert deciding(outputs, "sigmoid").argmax(1)[0].tolist() == [2, 2, 1, 0]
 
 
 def test_a_voxel_of_which_half_is_the_target_is_background() -> None:

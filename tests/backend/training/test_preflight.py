@@ -335,6 +335,15 @@ def test_another_network_than_the_models_is_refused(good: Path, model: Path) -> 
     assert "that of its baseline planned" in check.text
 
 
+def test_soft_labels_on_a_model_of_classes_are_refused_with_its_output_layer(
+    good: Path, model: Path
+) -> None:
+    soft = Asked(str(model)).but(labels="soft", activation="sigmoid", loss="adaptive-wing")
+    check = look(good, soft)["network"]
+    assert (check.level, "--head random" in check.remedy) == ("refused", True)
+    assert "network" not in look(good, soft.but(head="random"))
+
+
 def test_a_support_in_one_case_only_is_warned_of(folder: Path, model: Path) -> None:
     with Project.open(folder) as project:
         for case in project.training_cases()[1:]:

@@ -4,7 +4,7 @@ import shutil
 from math import nan
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,13 +12,23 @@ import pytest
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Note
+from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training import prepare, recipes
 from napari_backsplit.backend.training.arms import arm_scheme
 from napari_backsplit.backend.training.card import licences
-from napari_backsplit.backend.training.readiness import require_ready, require_same_network
+from napari_backsplit.backend.training.readiness import (
+    require_ready,
+    require_same_network,
+    require_same_outputs,
+)
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
-from napari_backsplit.backend.training.tasks import LEARNT, _name_unlearnt, _prepared
+from napari_backsplit.backend.training.tasks import (
+    LEARNT,
+    _name_unlearnt,
+    _prepared,
+    _told_background,
+)
 from napari_backsplit.backend.volume import Volume, read_label_map
 from tests.backend.training.conftest import RUN
 
@@ -45,6 +55,28 @@ def test_supports_that_were_not_learnt_are_named(
     _name_unlearnt(SimpleNamespace(report=notes.append), trainer)  # type: ignore[arg-type]
     assert [note.level for note in notes] == ["warning"] * len(named)
     assert all(f": {text}." in note.text for note, text in zip(notes, named, strict=True))
+
+
+def test_of_a_support_told_to_be_background_no_dice_is_said() -> None:
+    notes: list[Any] = []
+    scheme = {"supports": ["kidney", "liver"], "told_background": ["kidney"]}
+    trainer = SimpleNamespace(
+        logger=SimpleNamespace(get_value=lambda key, step: [0.1, 0.04, 0.0]),
+        dataset_json={"labels": LABELS, "backsplit": scheme},
+    )
+    _name_unlearnt(SimpleNamespace(report=notes.append), trainer)  # type: ignore[arg-type]
+    (note,) = notes
+    assert ": liver 0.00." in note.text, "what is rightly found counts as false in the kidney"
+
+
+def test_the_card_says_which_supports_some_case_is_told_to_be_without(folder: Path) -> None:
+    with Project.open(folder) as project:
+        project.judge("case_004", "rejected", "kidney")
+        for missing, told in (("background", ["kidney"]), ("label-set", [])):
+            scheme = arm_scheme(
+                project, "backsplit", ["kidney"], project.case_ids(), missing=missing
+            )
+            assert _told_background(project, scheme, project.case_ids()) == told
 
 
 # ---------------------------------------------------------------- what a run reads
@@ -246,9 +278,26 @@ def test_a_fine_tune_keeps_the_network_of_its_baseline() -> None:
         with pytest.raises(InputError, match="of its baseline"):
             require_same_network(run_of(**changes), card)
     require_same_network(run_of(plan_set="adopted"), card)  # whose plans hold the network
+    require_same_network(run_of(baseline="baselines/baseline-1"), card)  # the same, named alike
+    with pytest.raises(InputError, match="of its baseline"):
+        require_same_network(run_of(baseline="jobs/0001-train/model"), card)
     require_same_network(run_of(), {})
     with pytest.raises(InputError, match="that of its baseline planned"):
         require_same_network(run_of(architecture="resenc-m"), {})
+
+
+SOFT = {"labels": "soft", "activation": "sigmoid", "loss": "adaptive-wing"}
+
+
+def test_a_fine_tune_from_classes_to_shares_or_back_starts_its_output_layer_anew() -> None:
+    hard, soft = (cast("ModelFolder", SimpleNamespace(soft=soft)) for soft in (False, True))
+    for model, same, other in ((hard, {}, SOFT), (soft, SOFT, {})):
+        require_same_outputs(run_of(**same), model)
+        require_same_outputs(run_of(**other, head="random"), model)
+        with pytest.raises(InputError, match=r"target is not kept.*--head random"):
+            require_same_outputs(run_of(**other), model)
+    with pytest.raises(ValueError, match="split_offset and split_noise"):
+        run_of(**SOFT, split_noise=0.5)
 
 
 def test_licences_are_of_the_masks_that_a_support_is_made_of(folder: Path) -> None:

@@ -108,13 +108,18 @@ def shares(outputs: Tensor, activation: str) -> Tensor:
     raise ValueError(f"the activation {activation} makes no shares: sigmoid or normalised-relu")
 
 
-def deciding(outputs: Tensor, activation: str) -> Tensor:
+def deciding(outputs: Tensor, activation: str, targets: int | None = None) -> Tensor:
     """Return 0.5 for the background and the shares: their argmax (b, ...) is the decision.
 
-    A voxel is of the class with the greatest share, where that is above 0.5. Parameters as for
+    A voxel is of the class with the greatest share, where that is above 0.5. With `targets`, the
+    number of classes after the background that are targets, no support takes a voxel from them,
+    as in a prediction: where one is above 0.5 the supports are 0. Other parameters as for
     `shares`; the result is (b, K, ...).
     """
     found = shares(outputs, activation)
+    if targets is not None:
+        taken = (found[:, :targets] > DECISION).any(1, keepdim=True)
+        found = torch.cat([found[:, :targets], found[:, targets:].masked_fill(taken, 0)], 1)
     return torch.cat([torch.full_like(found[:, :1], DECISION), found], 1)
 
 
