@@ -40,7 +40,7 @@ PLANS = {
                           gpu_memory_gb=0.2),
 }  # fmt: skip
 WIDTHS = {"resenc-m": 8, "resenc-l": 8, "segresnet": 8, "swinunetr": 12}
-BUDGET = {"epochs": 3, "iterations": 20, "validation_iterations": 4}
+BUDGET = {"epochs": 2, "iterations": 8, "validation_iterations": 2, "picture_every": 0}
 COMBINED = (
     ("segresnet", "focal", "inverse-weighting"),
     ("2d", "softseg"),
@@ -205,7 +205,7 @@ def main() -> None:
     project = given.folder.resolve()
     if not (project / "project.json").exists():
         spec = PhantomSpec(shape=SHAPE)
-        sample_project(project, 1, train=8, test=3, spec=spec).close()
+        sample_project(project, 1, train=8, test=2, spec=spec).close()
         with Project.open(project) as opened:
             opened.freeze_test(4)
     rows = []

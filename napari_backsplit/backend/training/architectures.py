@@ -115,7 +115,8 @@ def require_architecture(spec: RunSpec, plan_configuration: str) -> None:
     Raises
     ------
     InputError
-        A network for volumes is to learn from slices, or MONAI is missing.
+        A network for volumes is to learn from slices, MONAI is missing, or the patch that a person
+        gave does not fit.
     """
     name = spec.architecture
     if name in MONAI and plan_configuration.startswith("2d"):
@@ -125,6 +126,8 @@ def require_architecture(spec: RunSpec, plan_configuration: str) -> None:
         )
     if name in MONAI:
         _require_monai(name)
+        if spec.patch_size is not None:
+            require_patch({**_monai(spec, spec.patch_size), "patch_size": spec.patch_size})
 
 
 def require_installed(configuration: Mapping[str, Any]) -> None:

@@ -181,6 +181,15 @@ def test_networks_for_volumes_refuse_slices() -> None:
     require_architecture(RunSpec(architecture="resenc-m"), "2d")
 
 
+def test_a_patch_that_does_not_fit_is_refused_before_the_run_becomes_a_job() -> None:
+    run = RunSpec(architecture="swinunetr", patch_size=(24, 24, 24))
+    with pytest.raises(InputError, match=r"\[24, 24, 24\] does not fit") as caught:
+        require_architecture(run, "3d_fullres")
+    assert "for example 64 x 32 x 32" in caught.value.remedy
+    fits = run.model_copy(update={"patch_size": (64, 32, 32)})
+    require_architecture(fits, "3d_fullres")
+
+
 # ---------------------------------------------------------------------- residual encoders
 
 
