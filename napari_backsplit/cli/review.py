@@ -68,7 +68,7 @@ recipe = typer.Typer(
     "Masks stay as they are.",
     no_args_is_help=True,
 )
-app.add_typer(recipe, name="recipe", rich_help_panel=PANEL)
+app.add_typer(recipe, name="supports", rich_help_panel=PANEL)
 
 
 # ---------------------------------------------------------------------- look
@@ -296,7 +296,7 @@ def list_recipes(project: ProjectOption = Path(), as_json: JsonOption = False) -
 @recipe.command("undo")
 def undo(
     number: Annotated[
-        int | None, typer.Argument(help="As `recipe list` counts; by default the last.", min=1)
+        int | None, typer.Argument(help="As `supports list` counts; by default the last.", min=1)
     ] = None,
     project: ProjectOption = Path(),
 ) -> None:

@@ -184,25 +184,25 @@ def supports(project: Path) -> list[str]:
 
 
 def test_recipes_are_made_shown_and_taken_away(backsplit: Backsplit, project: Path) -> None:
-    made = backsplit("recipe", "merge", "organs", "liver", "kidney")
+    made = backsplit("supports", "merge", "organs", "liver", "kidney")
     assert (made.code, made.out) == (0, "Recipe 1: organs = liver + kidney. Priorities: organs.\n")
-    assert backsplit("recipe", "subtract", "organs", "lesion").out == (
+    assert backsplit("supports", "subtract", "organs", "lesion").out == (
         "Recipe 2: organs without lesion. Priorities: organs.\n"
     )
-    assert backsplit("recipe", "grow", "organs").code == 0
-    first, second, third, last = backsplit("recipe", "list").out.splitlines()
+    assert backsplit("supports", "grow", "organs").code == 0
+    first, second, third, last = backsplit("supports", "list").out.splitlines()
     assert first.startswith("1. organs = liver + kidney (")
     assert second.startswith("2. organs without lesion")
     assert third.startswith("3. organs grown over its lesions")
     assert last == "Priorities: organs."
 
-    assert backsplit("recipe", "undo", "2").out == (
+    assert backsplit("supports", "undo", "2").out == (
         "Took away recipe 2: organs without lesion. Priorities: organs.\n"
     )
-    assert backsplit("recipe", "undo").out.startswith("Took away recipe 2: organs grown")
-    assert backsplit("recipe", "undo").out.endswith("Priorities: liver > kidney.\n")
-    assert backsplit("recipe", "list").out == "There is no recipe.\nPriorities: liver > kidney.\n"
-    none = backsplit("recipe", "undo")
+    assert backsplit("supports", "undo").out.startswith("Took away recipe 2: organs grown")
+    assert backsplit("supports", "undo").out.endswith("Priorities: liver > kidney.\n")
+    assert backsplit("supports", "list").out == "There is no recipe.\nPriorities: liver > kidney.\n"
+    none = backsplit("supports", "undo")
     assert (none.code, none.err) == (
         1,
         "Error: The project has no recipe.\nThere is nothing to undo.\n",
@@ -210,8 +210,8 @@ def test_recipes_are_made_shown_and_taken_away(backsplit: Backsplit, project: Pa
 
 
 def test_recipes_for_programs(backsplit: Backsplit, project: Path) -> None:
-    backsplit("recipe", "merge", "organs", "liver", "kidney")
-    value = json.loads(backsplit("recipe", "list", "--json").out)
+    backsplit("supports", "merge", "organs", "liver", "kidney")
+    value = json.loads(backsplit("supports", "list", "--json").out)
     assert value["supports"] == ["organs"]
     assert (value["recipes"][0]["kind"], value["recipes"][0]["sources"]) == (
         "merge",
@@ -220,21 +220,21 @@ def test_recipes_for_programs(backsplit: Backsplit, project: Path) -> None:
 
 
 def test_recipes_that_cannot_be(backsplit: Backsplit, project: Path) -> None:
-    backsplit("recipe", "merge", "organs", "liver", "kidney")
-    backsplit("recipe", "grow", "organs")
+    backsplit("supports", "merge", "organs", "liver", "kidney")
+    backsplit("supports", "grow", "organs")
     for wrong in (("merge", "x", "heart"), ("grow", "liver"), ("undo", "9"), ("undo", "1")):
-        answer = backsplit("recipe", *wrong)
+        answer = backsplit("supports", *wrong)
         assert (answer.code, answer.out) == (1, ""), wrong
         assert answer.err.startswith("Error: "), wrong
-    assert backsplit("recipe", "undo", "0").code == 2
+    assert backsplit("supports", "undo", "0").code == 2
     assert len(opened(project).schema.recipes) == 2
 
 
 def test_priorities(backsplit: Backsplit, project: Path) -> None:
-    answer = backsplit("recipe", "order", "kidney", "liver")
+    answer = backsplit("supports", "order", "kidney", "liver")
     assert (answer.code, answer.out) == (0, "Priorities: kidney > liver.\n")
     assert supports(project) == ["kidney", "liver"]
-    partly = backsplit("recipe", "order", "kidney")
+    partly = backsplit("supports", "order", "kidney")
     assert partly.code == 1
     assert "Name each of kidney, liver once." in partly.err
 

@@ -261,7 +261,7 @@ def _labels(scheme: LabelScheme, ignoring: bool) -> dict[str, int]:
     if IGNORE in scheme.names:
         raise InputError(
             f"A structure is called {IGNORE!r}, which nnU-Net takes for its own label.",
-            "Rename it: backsplit recipe merge NAME ignore.",
+            "Rename it: backsplit supports merge NAME ignore.",
         )
     return {**scheme.ids, IGNORE: scheme.count} if ignoring else scheme.ids
 

@@ -137,7 +137,7 @@ def grown(project: ProjectReader, names: Sequence[str]) -> tuple[Structure, ...]
     except ValueError as error:
         raise InputError(
             f"A recipe makes a support of that name: {error}.",
-            "Name one of its sources, or take the recipe away: backsplit recipe undo.",
+            "Name one of its sources, or take the recipe away: backsplit supports undo.",
         ) from error
     return supports
 

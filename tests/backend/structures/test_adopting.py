@@ -184,7 +184,7 @@ def test_a_name_that_a_recipe_has_taken_is_refused_before_a_job_and_the_reason_n
         project.add_recipe("merge", "organs", ["kidney", "liver"])
         with pytest.raises(InputError, match=r"organs = kidney \+ liver") as caught:
             grown(project, ["spleen", "organs"])
-        assert "backsplit recipe undo" in caught.value.remedy
+        assert "backsplit supports undo" in caught.value.remedy
         assert [support.name for support in grown(project, ["spleen"])][-1] == "spleen"
 
 
