@@ -138,7 +138,7 @@ def row(job: Job, recipes: tuple[str, ...]) -> dict[str, Any]:
         "seconds": cpu_seconds(job),
         "memory": card["peak_memory_bytes"] / 1e9,
         "resumed": max(resumed, default=0),
-        "notes": [text for text in texts if "patch" in text.lower()],
+        "notes": [text for text in texts if text.startswith("The patch is")],
     }
 
 
