@@ -27,9 +27,10 @@ from trainer import Epochs, dataset, interval, make_project, ours
 
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.prepare import open_plan_set
+from napari_backsplit.backend.training.recipes import RECIPES
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 
-SOFTSEG = {"labels": "soft", "activation": "normalised-relu", "loss": "adaptive-wing"}
+SOFTSEG = RECIPES["softseg"].run
 
 
 @dataclass(frozen=True)

@@ -377,9 +377,10 @@ def test_what_is_read_with_a_verdict_says_of_which_pair_it_is(
     run_compare(JobContext(JobFolder(ended(queue[-1]).folder)))
     with Project.open(project, read_only=True) as opened:
         shown = open_shown(opened, queue[-1].id)
-    (nobody, notes), *pairs = shown.read_with("lesion", "ours")
+    (nobody, (differing, left_out)), *pairs = shown.read_with("lesion", "ours")
     assert nobody == ""
-    assert notes == ("1 of 3 predicted cases left out: 1 not chosen (case_001).",)
+    assert "epochs 5 (old), 1000 (ours, control)" in differing, "the others start from the old one"
+    assert left_out == "1 of 3 predicted cases left out: 1 not chosen (case_001)."
     assert [pair for pair, _ in pairs] == ["ours against old", "ours against control"]
     assert all(sentences for _, sentences in pairs)
 

@@ -48,7 +48,7 @@ RESAMPLE_S = 1.2e-6
 """Seconds of one core for a voxel to be resampled, cubic, and written."""
 PLANNING_S = 10.0
 
-HARD_MEASURED = "measured with hard labels: soft ones take up to a quarter more"
+HARD_MEASURED = "measured with hard labels: soft ones take somewhat more"
 
 Source = Literal["", "probe", "earlier run"]
 

@@ -250,8 +250,7 @@ def test_an_estimate_of_soft_labels_says_what_was_measured(folder: Path, asked: 
     soft = asked.but(labels="soft", activation="sigmoid", loss="adaptive-wing")
     _keep(folder, soft, CPU, MEASURED)
     assert (
-        "(measured with hard labels: soft ones take up to a quarter more)"
-        in _estimate(folder, soft).text
+        "(measured with hard labels: soft ones take somewhat more)" in _estimate(folder, soft).text
     )
     assert "hard labels" not in _estimate(folder, soft.but(hours=3.0)).text, "which is kept"
     assert "hard labels" not in _estimate(folder, asked).text

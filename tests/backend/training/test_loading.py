@@ -36,6 +36,7 @@ from napari_backsplit.backend.training.seeds import seed_everything
 from napari_backsplit.backend.training.spec import RunSpec
 from napari_backsplit.backend.training.trainer import LATEST, BackSplitTrainer, trainer_for
 from tests.backend.training.conftest import RUN
+from tests.backend.training.interrupting import Stopped, stop_after
 
 pytestmark = pytest.mark.training
 
@@ -278,21 +279,6 @@ def _weights(trainer: BackSplitTrainer) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["network_weights"]
 
 
-class Stopped(Exception):
-    pass
-
-
-def _stop_after(iterations: int) -> Callable[[], None]:
-    left = [iterations]
-
-    def check() -> None:
-        if not left[0]:
-            raise Stopped
-        left[0] -= 1
-
-    return check
-
-
 @pytest.mark.parametrize("changes", [WEIGHTED, SOFT], ids=["weights", "soft"])
 def test_a_resumed_run_ends_with_the_same_weights(
     start: Callable[..., BackSplitTrainer], changes: dict[str, Any]
@@ -300,7 +286,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     spec = _spec(**changes, epochs=2)
     whole = start(spec, "whole")
     whole.run_training()
-    broken = start(spec, "broken", check=_stop_after(4))  # in the second epoch
+    broken = start(spec, "broken", check=stop_after(4))  # in the second epoch
     with pytest.raises(Stopped):
         broken.run_training()
     again = start(spec, "broken")

@@ -30,6 +30,7 @@ from napari_backsplit.backend.training.run import Run
 from napari_backsplit.backend.training.spec import PlanSpec, RunSpec
 from napari_backsplit.backend.training.trainer import LATEST, BackSplitTrainer, trainer_for
 from tests.backend.prediction import tiny_model
+from tests.backend.training.interrupting import Stopped, stop_after
 
 pytestmark = pytest.mark.training
 
@@ -40,21 +41,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "swinunetr": {"recipe": ("swinunetr",), "width": 12},
 }
 Start = Callable[..., BackSplitTrainer]
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_after(iterations: int) -> Callable[[], None]:
-    left = [iterations]
-
-    def check() -> None:
-        if not left[0]:
-            raise Stopped
-        left[0] -= 1
-
-    return check
 
 
 def starter(project_folder: Path, plan_set: str) -> Start:

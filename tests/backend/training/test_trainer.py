@@ -29,6 +29,7 @@ from napari_backsplit.backend.training.spec import RunSpec
 from napari_backsplit.backend.training.stopwatch import PARTS
 from napari_backsplit.backend.training.trainer import LATEST, BackSplitTrainer, trainer_for
 from tests.backend.training.conftest import RUN
+from tests.backend.training.interrupting import Stopped, stop_after
 
 pytestmark = pytest.mark.training
 
@@ -57,21 +58,6 @@ def start(
 
 def _spec(**changes: Any) -> RunSpec:
     return RunSpec.model_validate(RUN.model_dump() | changes)
-
-
-class Stopped(Exception):
-    pass
-
-
-def _stop_after(iterations: int) -> Callable[[], None]:
-    left = [iterations]
-
-    def check() -> None:
-        if not left[0]:
-            raise Stopped
-        left[0] -= 1
-
-    return check
 
 
 def _weights(trainer: BackSplitTrainer) -> dict[str, torch.Tensor]:
@@ -106,7 +92,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     whole = start(spec, folder="whole")
     whole.run_training()
 
-    broken = start(spec, folder="broken", check=_stop_after(9))  # in the second epoch
+    broken = start(spec, folder="broken", check=stop_after(9))  # in the second epoch
     with pytest.raises(Stopped):
         broken.run_training()
     again = start(spec, folder="broken")
