@@ -76,9 +76,9 @@ def experiment(
 
 def _on_project(plan: ExperimentPlan, folder: Path, as_json: bool) -> ExperimentPlan:
     """Return a plan on a project, without the arms that ask for more supports than it has."""
-    from napari_backsplit.backend.experiments.plan import own_supports
     from napari_backsplit.backend.fusion.cases import project_scheme
     from napari_backsplit.backend.project import Project
+    from napari_backsplit.backend.project.copies import own_supports
     from napari_backsplit.cli.console import say
 
     require_project(folder)

@@ -10,11 +10,12 @@ from typing import Any
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.draws import Draw, Facts
-from napari_backsplit.backend.experiments.plan import ExperimentPlan, clicked, own_supports
+from napari_backsplit.backend.experiments.plan import ExperimentPlan
 from napari_backsplit.backend.files import read_json
 from napari_backsplit.backend.jobs import Job
 from napari_backsplit.backend.jobs.batch import Step
 from napari_backsplit.backend.project import Project
+from napari_backsplit.backend.project.copies import clicked, own_supports
 from napari_backsplit.backend.structures.adopting import adopt_segmented, segmented
 from napari_backsplit.backend.structures.simulation import PROJECT, SegmentSpec, grown
 from napari_backsplit.backend.volume import read_mask

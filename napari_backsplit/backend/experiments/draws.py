@@ -13,12 +13,13 @@ from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.experiments.masks import add_noisy
-from napari_backsplit.backend.experiments.plan import ExperimentPlan, own_supports
+from napari_backsplit.backend.experiments.plan import ExperimentPlan
 from napari_backsplit.backend.experiments.plan_data import LabelFolder, OwnProject, Synthetic
 from napari_backsplit.backend.files import read_json, write_json
 from napari_backsplit.backend.fusion.cases import project_scheme
 from napari_backsplit.backend.phantom import sample_project
 from napari_backsplit.backend.project import LabelMaps, Project, import_folder
+from napari_backsplit.backend.project.copies import own_supports
 from napari_backsplit.backend.study import Folds
 from napari_backsplit.backend.training.arms import arm_scheme, what_enters
 from napari_backsplit.backend.training.run_scheme import supports_of

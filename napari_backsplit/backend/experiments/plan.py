@@ -18,6 +18,7 @@ from napari_backsplit.backend.experiments.plan_data import (
     Synthetic,
     twice_in,
 )
+from napari_backsplit.backend.project.copies import clicked, own_supports
 from napari_backsplit.backend.study import StudyArm
 from napari_backsplit.backend.training.recipes import plan_settings
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS, PlanSpec, RunSpec
@@ -35,9 +36,6 @@ SET_BY_THE_RUNNER = {
     "baseline": "name the arm to start from as `start`",
     "plan_set": "name the plan set in [plan], or one of [plans] as the arm's `plan`",
 }
-SOURCES = ("ts", "vs")
-"""Sources that the plans of the paper name: TotalSegmentator and VIBESegmentator."""
-
 GUIDED = ("patience", "same_epochs_as", "hours", "until", "fold")
 """Fields of RunSpec that a cross-validation leaves alone; see ADR 14."""
 
@@ -45,7 +43,6 @@ PREDICTION = ("folds", "checkpoint", "device", "threads", "mirroring", "step_siz
 COMPARISON = ("tolerance_mm", "missed_hd95", "matching", "iou_threshold", "connectivity",
               "strata_ml", "resamples", "interval")  # fmt: skip
 _STEP = re.compile(r"(plan|compare|predict .*|plan .*|\d+ clicks|.*, fold \d+)$")
-_CLICKED = re.compile(r"(.+)-\d+-clicks$")
 _WORDS = {"missing": "is missing", "extra_forbidden": "there is no such field"}
 
 
@@ -284,32 +281,6 @@ class ExperimentPlan(Frozen):
         data = {"kind": "project", "folder": str(folder), "draws": draws}
         plan = {"name": self.name, **values.get("plan", {})}
         return validated({**values, "data": data, "plan": plan})
-
-
-def clicked(count: int) -> str:
-    """Return the source of supports that so many clicks made: kidney-7-clicks is of kidney."""
-    return f"{count}-clicks"
-
-
-def own_supports(known: Sequence[str], sources: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the supports that are no copy of another one: of clicks, or of a plan's sources.
-
-    Parameters
-    ----------
-    known : sequence of str
-        A project's supports.
-    sources : sequence of str
-        Those that a plan names beside `SOURCES`: kidney-ts is a copy where kidney is there too.
-    """
-
-    def copied(name: str) -> bool:
-        found = _CLICKED.match(name)
-        originals = [found[1]] if found else []
-        each = dict.fromkeys((*SOURCES, *sources))
-        originals += [name.removesuffix(f"-{one}") for one in each if name.endswith(f"-{one}")]
-        return any(original in known for original in originals)
-
-    return tuple(name for name in known if not copied(name))
 
 
 def _on_project(arm: Mapping[str, Any]) -> dict[str, Any]:

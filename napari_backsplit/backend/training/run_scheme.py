@@ -9,6 +9,7 @@ import numpy as np
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.fusion.cases import project_scheme
 from napari_backsplit.backend.project import Project, ProjectReader
+from napari_backsplit.backend.project.copies import own_supports
 from napari_backsplit.backend.training.arms import ArmScheme, arm_scheme, unknown_supports
 from napari_backsplit.backend.training.spec import WITH_SUPPORTS, RunSpec
 
@@ -52,7 +53,8 @@ def supports_of(project: ProjectReader, run: RunSpec) -> tuple[str, ...]:
     """Return the supports that a run learns, in the project's order of priority.
 
     () for an arm without supports. Of those that the run names, in the order in which it names
-    them (all of the project's, in their order, where it names none), the first `support_count`.
+    them, the first `support_count`. Where it names none: of the project's, in their order, but for
+    copies of others (see `project.copies`).
 
     Raises
     ------
@@ -67,7 +69,7 @@ def supports_of(project: ProjectReader, run: RunSpec) -> tuple[str, ...]:
         raise InputError(
             f"The project has no support {', '.join(unknown)}.", f"It has: {', '.join(known)}."
         )
-    asked = run.supports or known
+    asked = run.supports or own_supports(known)
     if run.support_count is not None and run.support_count > len(asked):
         raise InputError(
             f"The first {run.support_count} supports are asked for, of {len(asked)} "

@@ -92,7 +92,8 @@ class RunSpec(_Frozen):
     a control an empty class (virtual; virtual-set trains it as background or it), another case's
     supports (permuted) or random regions (blobs)."""
     supports: tuple[str, ...] = ()
-    """Supports that the arm learns, in the project's order of priority; empty: all."""
+    """Supports that the arm learns, in the project's order of priority; empty: all, but for copies
+    of others (kidney-7-clicks beside kidney)."""
     support_count: Annotated[int, Field(ge=1)] | None = None
     """Learn only the first so many of these supports, in the order in which they are named; None:
     all."""

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from napari_backsplit.backend.errors import InputError
-from napari_backsplit.backend.experiments.plan import own_supports
 from napari_backsplit.backend.experiments.plan_files import built_in_plans, read_plan
 from napari_backsplit.backend.experiments.published import published
+from napari_backsplit.backend.project.copies import own_supports
 from napari_backsplit.cli.demo import PLAN, PREDICTION, demo_arms
 
 HEAD = """

@@ -98,6 +98,13 @@ def maps_of(project: Project, scheme: ArmScheme) -> dict[str, np.ndarray]:
     return {case: arm_label_map(project, scheme, case, codes) for case in project.case_ids()}
 
 
+def test_a_copy_of_a_support_is_learnt_where_it_is_named(project: Project) -> None:
+    copy = project.schema.supports[0].model_copy(update={"name": "left-7-clicks"})
+    project.set_supports([*project.schema.supports, copy])
+    assert supports_of(project, RunSpec()) == ("left", "right")
+    assert supports_of(project, RunSpec(supports=("left-7-clicks",))) == ("left-7-clicks",)
+
+
 def test_the_first_supports_are_those_that_the_run_names_first(project: Project) -> None:
     for supports, count, learnt in [
         ((), None, ("left", "right")),
