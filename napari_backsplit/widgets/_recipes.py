@@ -1,4 +1,4 @@
-"""Recipes as a menu: merge, rename, subtract, grow, and take back what was asked for."""
+"""What supports are made of, as a menu: merge, rename, subtract, grow, and take it back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RecipeMenu(QPushButton):
     """The recipes of a project: those that are applied, and new ones."""
 
     def __init__(self, reviewing: Reviewing) -> None:
-        super().__init__("Recipes")
+        super().__init__("Combine")
         self._reviewing = reviewing
         self.setToolTip("Merge, rename, subtract or grow supports; the masks stay as they are")
         self.setMenu(QMenu(self))
@@ -40,7 +40,7 @@ class RecipeMenu(QPushButton):
         """Show how many there are; the menu is left alone, as it may be open."""
         project = self._reviewing.desk.project
         count = len(project.schema.recipes) if project else 0
-        self.setText(f"Recipes ({count})" if count else "Recipes")
+        self.setText(f"Combine ({count})" if count else "Combine")
 
     def fill(self) -> None:
         """Fill the menu with what can be done now."""
