@@ -52,6 +52,8 @@ class PlannedArm(Frozen):
     name: Annotated[str, Field(pattern=r"^[^|\n]+$")]
     start: str | None = None
     """Arm above whose model this one starts from; None: from scratch."""
+    against: str | None = None
+    """Arm that differs from this one in one thing only: the two get a row of differences."""
     run: dict[str, Any] = {}
     """Fields of RunSpec that differ from those all arms share."""
     project: dict[str, Any] | None = None
@@ -139,6 +141,7 @@ class ExperimentPlan(Frozen):
         _check_names(names, self.controls)
         for place, arm in enumerate(self.arms):
             _check_start(arm, names, names[:place])
+            _check_against(arm, names)
             self._check_arm(arm)
         self._check_alike()
         _check_known("prediction", self.prediction, PREDICTION)
@@ -299,6 +302,14 @@ def _check_names(names: Sequence[str], controls: Sequence[str]) -> None:
     for control in controls:
         if control not in names[1:]:
             raise ValueError(f"the control {control!r} is none of the arms {_list(names[1:])}")
+
+
+def _check_against(arm: PlannedArm, names: list[str]) -> None:
+    others = [name for name in names if name != arm.name]
+    if arm.against is not None and arm.against not in others:
+        raise ValueError(
+            f"{arm.name!r} is compared with {arm.against!r}, none of the arms {_list(others)}"
+        )
 
 
 def _check_start(arm: PlannedArm, names: list[str], before: list[str]) -> None:

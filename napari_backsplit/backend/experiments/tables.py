@@ -30,8 +30,8 @@ def tables(
     """Return the tables of an experiment.
 
     First the one in the paper's layout, where the plan has one, and what the paper published; then
-    means, differences to the controls and then to the baseline, matched sensitivity, and Dice
-    draw by draw.
+    means, differences to the controls, to the baseline and between arms of which one names the
+    other, matched sensitivity, and Dice draw by draw.
 
     Parameters
     ----------
@@ -90,11 +90,22 @@ def _comparisons(figures: Figures, groups: dict[str, list[Figure]], suffix: str)
             rows = [(a, *(_difference(figures, a, against, f) for f in columns)) for a in arms]
             title = f'{name}: difference to "{against}", and in favour in how many draws'
             yield Table(title, ("arm", *(figure.label for figure in columns)), tuple(rows))
+    for name, columns in groups.items():
+        yield from _pairs(figures, columns, name)
     ordered = sorted(figures.pairs, key=lambda pair: pair[1] == figures.plan.baseline)
     matched = tuple(_matched(figures.matched(*pair)) for pair in ordered)
     title = f"False positives in all cases of a draw, where A finds as many lesions as B{suffix}"
     head = ("A", "B", "FP of B", "FP of A", "A − B", "draws reached")
     yield Table(title, head, matched)
+
+
+def _pairs(figures: Figures, columns: Sequence[Figure], name: str) -> Iterator[Table]:
+    """Yield the differences between arms of which one names the other; nothing if none does."""
+    pairs = [(arm.name, arm.against) for arm in figures.plan.arms if arm.against]
+    rows = [(a, b, *(_difference(figures, a, b, f) for f in columns)) for a, b in pairs]
+    if rows:
+        title = f"{name}: A − B, and in favour of A in how many draws"
+        yield Table(title, ("A", "B", *(figure.label for figure in columns)), tuple(rows))
 
 
 def _compared_with(figures: Figures) -> list[str]:
@@ -119,6 +130,7 @@ def _dice(figures: Figures, suffix: str) -> Iterator[Table]:
     ]
     title = f"Dice in lesion cases{suffix}: difference, and in favour in how many draws"
     yield Table(title, ("arm", *(f'to "{other}"' for other in others)), tuple(rows))
+    yield from _pairs(figures, [DICE], f"Dice in lesion cases{suffix}")
 
 
 def _difference(figures: Figures, arm: str, against: str, figure: Figure) -> str:

@@ -60,6 +60,14 @@ ERRORS = {
         HEAD + DATA + ARMS + OTHER + 'start = "other"',
         "'other' starts from 'other', which has to stand above it",
     ),
+    "compared with no arm": (
+        HEAD + DATA + ARMS + OTHER + 'against = "bynary"',
+        "'other' is compared with 'bynary', none of the arms binary, ours.",
+    ),
+    "compared with itself": (
+        HEAD + DATA + ARMS + OTHER + 'against = "other"',
+        "'other' is compared with 'other', none of the arms binary, ours.",
+    ),
     "an unknown control": (HEAD + 'controls = ["x"]' + DATA + ARMS, "the control 'x' is none of"),
     "a control twice": (
         HEAD + 'controls = ["ours", "ours"]' + DATA + ARMS,

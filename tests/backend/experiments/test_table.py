@@ -73,6 +73,25 @@ def test_every_control_has_its_differences() -> None:
     assert dice.rows == (("ours", "0.000 (0/1)", "0.000 (0/1)"), ("longer", "", "0.000 (0/1)"))
 
 
+def test_an_arm_has_its_differences_to_the_one_it_names() -> None:
+    plan = plan_of(BINARY, OURS, arm("longer", "binary", arm="binary") | {"against": "ours"})
+    results = [
+        result(
+            seed,
+            summary({"binary": figures(0.5), "ours": figures(dice), "longer": figures(0.8)}),
+            longer=Outcome("done", hours=1.0),
+        )
+        for seed, dice in ((1, 0.6), (2, 0.9))
+    ]
+    title = "Lesion cases: A − B, and in favour of A in how many draws"
+    (pairs,) = [table for table in tables(plan, results) if table.title == title]
+    assert pairs.head[:3] == ("A", "B", "Dice")
+    (cells,) = pairs.rows
+    assert cells[:3] == ("longer", "ours", "+0.050 ± 1.906 (1/2)")
+    (brief,) = [t for t in tables(plan, results, brief=True) if "A − B" in t.title]
+    assert brief.rows == (cells[:3],)
+
+
 def test_one_draw_has_no_interval_and_says_so() -> None:
     one = [draw(1, figures(0.7), figures(0.8))]
     assert rows(one, "Lesion cases: one draw")["binary"]["Dice"] == "0.700"
