@@ -18,12 +18,17 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.quaternions import mat2quat
 
 from napari_backsplit.backend.errors import GeometryError, InputError
 from napari_backsplit.backend.geometry import Floats, Geometry, from_affine, from_parts
 
 #: qform and sform conflict where they part by more than this share of a voxel at a corner.
 FORM_TOLERANCE = 0.1
+#: Rotations are the same where b, c and d of their quaternions differ by no more: a header holds
+#: them as float32 and leaves a = sqrt(1 - b^2 - c^2 - d^2) out, so that near half a turn, as from
+#: LPS to RAS, rounding alone turns a qform by 1e-3 rad and more.
+QUATERNION_TOLERANCE = 5e-7
 NO_GEOMETRY = (
     "The file states no position or orientation: the axes are taken as left, posterior, superior, "
     "so left and right are not known."
@@ -190,13 +195,29 @@ def _check_lengths(lengths: Floats, pixdim: Floats, path: Path) -> None:
 def _check_conflict(shape: tuple[int, int, int], qform: Floats, sform: Floats, path: Path) -> None:
     x, y, z = (np.array([0, n - 1]) for n in reversed(shape))
     corners = np.stack([*(axis.ravel() for axis in np.meshgrid(x, y, z)), np.ones(8)])
+    spacing = np.linalg.norm(sform[:3, :3], axis=0)
+    if _same_rotation(qform, sform):
+        own = np.linalg.norm(qform[:3, :3], axis=0)
+        qform = np.block([[sform[:3, :3] * (own / spacing), qform[:3, 3:]], [qform[3:]]])
     distance = np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max()
-    if not distance <= FORM_TOLERANCE * np.linalg.norm(sform[:3, :3], axis=0).min():
+    if not distance <= FORM_TOLERANCE * spacing.min():
         raise GeometryError(
             f"{path.name} contradicts itself: its qform and its sform put the same voxel "
             f"up to {distance:.4g} mm apart.",
             "Find out which holds and write it to both.",
         )
+
+
+def _same_rotation(qform: Floats, sform: Floats) -> bool:
+    """Whether two forms are turned alike, as near as a quaternion in a header tells."""
+    turned = [form[:3, :3] / np.linalg.norm(form[:3, :3], axis=0) for form in (qform, sform)]
+    hands = [np.sign(np.linalg.det(axes)) for axes in turned]
+    if hands[0] != hands[1]:
+        return False
+    ours, theirs = (mat2quat(axes * (1, 1, hands[0]))[1:] for axes in turned)
+    return bool(
+        min(np.abs(ours - theirs).max(), np.abs(ours + theirs).max()) <= QUATERNION_TOLERANCE
+    )
 
 
 def _nifti_voxels(file: IO[bytes], header: Any, path: Path) -> npt.NDArray[Any]:

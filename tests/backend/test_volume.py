@@ -397,6 +397,36 @@ def test_forms_that_differ_by_rounding_are_fine(tmp_path):
     assert read_volume(path).origin_mm == pytest.approx((-7, -8, 9))
 
 
+@pytest.mark.parametrize("tool", ["simpleitk", "nibabel"])
+def test_what_a_quaternion_rounds_is_no_conflict(tmp_path, tool):
+    """A tilted gantry: at half a turn, as from LPS to RAS, a quaternion is least exact."""
+    for tilt in np.linspace(0.01, 2, 40):
+        turn = Rotation.from_euler("xyz", (tilt, tilt / 3, tilt / 7), degrees=True).as_matrix()
+        geometry = from_parts((2, 512, 512), (3.0, 0.7, 0.7), (-170, -180, 33), turn)
+        path = tmp_path / "v.nii"
+        if tool == "simpleitk":
+            image = sitk.Image(512, 512, 2, sitk.sitkUInt8)
+            image.SetSpacing((0.7, 0.7, 3.0))
+            image.SetOrigin((-170, -180, 33))
+            image.SetDirection(turn.ravel().tolist())
+            sitk.WriteImage(image, path)
+        else:
+            affine = np.diag([-1, -1, 1, 1]) @ np.block(
+                [[turn * (0.7, 0.7, 3.0), np.array([[-170], [-180], [33]])], [np.eye(4)[3:]]]
+            )
+            nifti(path, np.zeros((512, 512, 2), np.uint8), sform=affine, qform=affine)
+        assert read_geometry(path).difference(geometry) is None
+
+
+def test_a_turn_that_is_no_rounding_is_a_conflict(tmp_path):
+    turn = Rotation.from_euler("z", 0.2, degrees=True).as_matrix()
+    other = np.diag([-0.7, -0.7, 3, 1]) @ np.block([[turn, np.zeros((3, 1))], [np.eye(4)[3:]]])
+    flat = np.zeros((512, 512, 2), np.uint8)
+    path = nifti(tmp_path / "v.nii", flat, sform=np.diag([-0.7, -0.7, 3, 1]), qform=other)
+    with pytest.raises(GeometryError, match="qform and its sform"):
+        read_volume(path)
+
+
 def test_a_form_with_code_zero_is_not_looked_at(tmp_path):
     path = nifti(tmp_path / "q.nii", VOXELS, qform=AFFINE)
     patch_header(path, srow_x=(9, 9, 9, 9))
