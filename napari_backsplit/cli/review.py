@@ -278,7 +278,7 @@ def _priorities(project: ProjectReader) -> str:
 
 @recipe.command("list")
 def list_recipes(project: ProjectOption = Path(), as_json: JsonOption = False) -> None:
-    """Show the recipes, in order, and the priorities of the supports."""
+    """Show what is merged, subtracted and grown, in order, and the priorities of the supports."""
     from napari_backsplit.cli.console import show
 
     with open_project(project, read_only=True) as opened:
@@ -290,7 +290,11 @@ def list_recipes(project: ProjectOption = Path(), as_json: JsonOption = False) -
         for number, made in enumerate(recipes, start=1)
     ]
     value = {"recipes": [made.model_dump(mode="json") for made in recipes], "supports": supports}
-    show(value, as_json, [*(lines or ["There is no recipe."]), f"Priorities: {priorities}."])
+    show(
+        value,
+        as_json,
+        [*(lines or ["Nothing is merged, subtracted or grown."]), f"Priorities: {priorities}."],
+    )
 
 
 @recipe.command("undo")
@@ -300,17 +304,17 @@ def undo(
     ] = None,
     project: ProjectOption = Path(),
 ) -> None:
-    """Take a recipe away: what it changed is as it was before."""
+    """Take a merge, subtraction or growth away: what it changed is as it was before."""
     from napari_backsplit.cli.console import say
 
     with open_project(project) as opened:
         recipes = opened.schema.recipes
         if not recipes:
-            raise InputError("The project has no recipe.", "There is nothing to undo.")
+            raise InputError("Nothing is merged, subtracted or grown.", "There is nothing to undo.")
         which = len(recipes) if number is None else number
         opened.remove_recipe(which - 1)
         undone = recipes[which - 1].words
-        say(f"Took away recipe {which}: {undone}. Priorities: {_priorities(opened)}.")
+        say(f"Took away {which}: {undone}. Priorities: {_priorities(opened)}.")
 
 
 @recipe.command("order")

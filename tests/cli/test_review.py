@@ -197,15 +197,18 @@ def test_recipes_are_made_shown_and_taken_away(backsplit: Backsplit, project: Pa
     assert last == "Priorities: organs."
 
     assert backsplit("supports", "undo", "2").out == (
-        "Took away recipe 2: organs without lesion. Priorities: organs.\n"
+        "Took away 2: organs without lesion. Priorities: organs.\n"
     )
-    assert backsplit("supports", "undo").out.startswith("Took away recipe 2: organs grown")
+    assert backsplit("supports", "undo").out.startswith("Took away 2: organs grown")
     assert backsplit("supports", "undo").out.endswith("Priorities: liver > kidney.\n")
-    assert backsplit("supports", "list").out == "There is no recipe.\nPriorities: liver > kidney.\n"
+    assert (
+        backsplit("supports", "list").out
+        == "Nothing is merged, subtracted or grown.\nPriorities: liver > kidney.\n"
+    )
     none = backsplit("supports", "undo")
     assert (none.code, none.err) == (
         1,
-        "Error: The project has no recipe.\nThere is nothing to undo.\n",
+        "Error: Nothing is merged, subtracted or grown.\nThere is nothing to undo.\n",
     )
 
 

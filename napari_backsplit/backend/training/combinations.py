@@ -81,10 +81,12 @@ def _soft(spec: RunSpec) -> Iterator[str]:
         yield f"the loss {spec.loss} is for classes; soft labels take {' or '.join(REGRESSION)}"
     if spec.inverse_weighting:
         yield "inverse weighting needs lesions with an outline, which soft labels do not have"
-    if spec.arm == "virtual-set" or (spec.support_cases < 1 and spec.missing == "label-set"):
+    partial = spec.support_cases < 1 and spec.arm in ("backsplit", "permuted", "blobs")
+    if spec.arm == "virtual-set" or (partial and spec.missing == "label-set"):
+        remedy = "; add the recipe plain-partial" if partial else ""
         yield (
             "soft labels do not combine with label sets: a share of a voxel that is one of several "
-            "classes is not defined"
+            f"classes is not defined{remedy}"
         )
     if spec.curriculum_epochs or spec.final_support_weight != 1:
         yield "soft labels do not combine with supports that join later or lose weight"

@@ -9,7 +9,7 @@ from napari_backsplit.backend.errors import InputError, ProjectError
 from napari_backsplit.backend.prediction.model_folder import ModelFolder
 from napari_backsplit.backend.project import Project
 from napari_backsplit.backend.training.adoption import adopt
-from napari_backsplit.backend.training.architectures import require_architecture
+from napari_backsplit.backend.training.architectures import require_architecture, require_patch
 from napari_backsplit.backend.training.arms import what_enters
 from napari_backsplit.backend.training.baseline import ADOPTED, plan_sets, require_plan_set
 from napari_backsplit.backend.training.dataset import training_cases
@@ -19,6 +19,7 @@ from napari_backsplit.backend.training.schedule import require_all_to_join
 from napari_backsplit.backend.training.spec import PLANNED, PlanSpec, RunSpec
 from napari_backsplit.backend.training.support_checks import require_taught
 from napari_backsplit.backend.training.time_budget import require_time_left
+from napari_backsplit.backend.training.workload import plan_set_of
 
 Splits = list[dict[str, list[str]]]
 """{"train": case ids, "val": case ids} of each fold."""
@@ -37,8 +38,9 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
     InputError, ProjectError
         The time is past, a package is missing, the network does not go with the plan set, there
         are too few cases for the folds, a support is not known or not present in any case that
-        the fold trains on, soft labels meet label sets, the plan set is of other cases or does not
-        fit, or the baseline has no such fold, another network or other outputs.
+        the fold trains on, soft labels meet label sets, the patch does not fit the network, the
+        plan set is of other cases or does not fit, or the baseline has no such fold, another
+        network or other outputs.
     """
     require_time_left(run)
     require_installed(run)
@@ -47,6 +49,7 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
     if plan is None:
         require_plan_set(project.folder, run.plan_set, run.fold)
         require_same_cases(project, run.plan_set)
+        _require_patch(project, run)
     elif plan.baseline is not None:
         adopt(project, plan)
     fold = fold_of(project, run, plan)
@@ -58,6 +61,15 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
         model = ModelFolder.open(project.folder / run.baseline, [run.fold], run.baseline_checkpoint)
         require_same_network(run, model.card)
         require_same_outputs(run, model)
+
+
+def _require_patch(project: Project, run: RunSpec) -> None:
+    """Refuse a patch of the run's own that the planned network cannot take."""
+    made = plan_set_of(project.folder, run.plan_set)
+    if run.patch_size is None or run.architecture != "planned" or not made or not made.plans:
+        return
+    (configuration,) = made.plans["configurations"].values()
+    require_patch({**configuration, "patch_size": run.patch_size})
 
 
 def require_same_network(run: RunSpec, card: Mapping[str, Any]) -> None:

@@ -158,6 +158,9 @@ def _merged(settings: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]
     for name, values in settings:
         for key, value in values.items():
             if merged.get(key, value) != value:
-                raise ValueError(f"the recipes {by[key]} and {name} do not combine: both set {key}")
+                what = key.replace("_", " ")
+                raise ValueError(
+                    f"the recipes {by[key]} and {name} do not combine: both set {what}"
+                )
             merged[key], by[key] = value, name
     return merged

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from napari_backsplit.backend.errors import InputError
 from napari_backsplit.backend.files import read_json
@@ -258,6 +259,7 @@ def test_what_cannot_be_trained_is_refused_before_it_is_a_job(
             ({"supports": ("kidney", "liver"), **soft}, "liver in 1"),
             ({"supports": (), "support_count": 9}, "first 9 supports"),
             ({"architecture": "swinunetr", "plan_set": "2d"}, "for volumes"),
+            ({"patch_size": (15, 16, 16)}, r"\[15, 16, 16\] does not fit"),
         ]:
             plan = (
                 PlanSpec(name="2d", configuration="2d", folds=3) if "plan_set" in changes else None
@@ -265,6 +267,9 @@ def test_what_cannot_be_trained_is_refused_before_it_is_a_job(
             with pytest.raises(InputError, match=reason):
                 require_ready(project, run_of(**changes), plan)
         require_ready(project, run_of(**soft))
+        require_ready(project, run_of(**soft, arm="binary", support_cases=0.5, supports=()))
+        with pytest.raises(ValidationError, match="add the recipe plain-partial"):
+            run_of(**soft, support_cases=0.5)
         require_ready(project, run_of(**soft, missing="background", supports=("kidney", "liver")))
         monkeypatch.setattr(recipes, "find_spec", lambda name: None)
         with pytest.raises(InputError, match=r"monai is not installed.*pip install"):
