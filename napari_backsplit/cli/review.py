@@ -268,7 +268,7 @@ def _add(
     with open_project(folder) as opened:
         opened.add_recipe(kind, support, sources)
         number, made = len(opened.schema.recipes), opened.schema.recipes[-1]
-        say(f"Recipe {number}: {made.words}. Priorities: {_priorities(opened)}.")
+        say(f"{number}. {made.words}. Priorities: {_priorities(opened)}.")
 
 
 def _priorities(project: ProjectReader) -> str:

@@ -185,9 +185,9 @@ def supports(project: Path) -> list[str]:
 
 def test_recipes_are_made_shown_and_taken_away(backsplit: Backsplit, project: Path) -> None:
     made = backsplit("supports", "merge", "organs", "liver", "kidney")
-    assert (made.code, made.out) == (0, "Recipe 1: organs = liver + kidney. Priorities: organs.\n")
+    assert (made.code, made.out) == (0, "1. organs = liver + kidney. Priorities: organs.\n")
     assert backsplit("supports", "subtract", "organs", "lesion").out == (
-        "Recipe 2: organs without lesion. Priorities: organs.\n"
+        "2. organs without lesion. Priorities: organs.\n"
     )
     assert backsplit("supports", "grow", "organs").code == 0
     first, second, third, last = backsplit("supports", "list").out.splitlines()

@@ -65,11 +65,12 @@ def require_ready(project: Project, run: RunSpec, plan: PlanSpec | None = None) 
 
 def _require_patch(project: Project, run: RunSpec) -> None:
     """Refuse a patch of the run's own that the planned network cannot take."""
-    made = plan_set_of(project.folder, run.plan_set)
-    if run.patch_size is None or run.architecture != "planned" or not made or not made.plans:
+    if run.patch_size is None or run.architecture != "planned":
         return
-    (configuration,) = made.plans["configurations"].values()
-    require_patch({**configuration, "patch_size": run.patch_size})
+    made = plan_set_of(project.folder, run.plan_set)
+    if made is not None and made.plans is not None:
+        (configuration,) = made.plans["configurations"].values()
+        require_patch({**configuration, "patch_size": run.patch_size})
 
 
 def require_same_network(run: RunSpec, card: Mapping[str, Any]) -> None:
